@@ -1,0 +1,38 @@
+/** The broker's answer for one (workload, target), as both roles speak of it. */
+import type { Rule } from './policy.ts';
+import type { Secret } from './secret.ts';
+
+/** Where a credential goes. A new kind: a member here, a message in broker.proto, a file in proxy/inject/, a vector. */
+export type Placement =
+  | { readonly kind: 'bearer' }
+  | { readonly kind: 'basic'; readonly username: string }
+  /** `template` has `{credential}` exactly once. */
+  | { readonly kind: 'header'; readonly name: string; readonly template: string }
+  | { readonly kind: 'query'; readonly name: string };
+
+export type PlacementKind = Placement['kind'];
+
+export const providerKinds = ['jwt', 'oauth2_client_credentials', 'static_file'] as const;
+export type ProviderKind = (typeof providerKinds)[number];
+
+export interface PlacedCredential {
+  readonly placement: Placement;
+  readonly value: Secret;
+  readonly providerKind: string;
+  readonly provider: string;
+  /** Keyed hash of the value, hex. */
+  readonly fingerprint: string;
+  readonly expiresAtMs: number;
+}
+
+export interface Grant {
+  readonly id: string;
+  readonly target: string;
+  readonly configurationVersion: string;
+  /** Wall clock, for evidence and metrics. */
+  readonly expiresAtMs: number;
+  /** From the moment of making, for counting by a monotonic clock. */
+  readonly lifetimeMs: number;
+  readonly credentials: readonly PlacedCredential[];
+  readonly rules: readonly Rule[];
+}

@@ -1,0 +1,29 @@
+/** Shutdown in reverse order of start: what was opened last closes first, each within a deadline. */
+import type { Log } from './log.ts';
+
+export interface Closer {
+  readonly name: string;
+  readonly close: () => Promise<void> | void;
+}
+
+/** A running role: what the demo, main.ts and the tests hold. */
+export interface Running {
+  readonly close: () => Promise<void>;
+}
+
+/** Closes all, last first; one that fails or hangs past `timeoutMs` is logged and does not stop the others. */
+export const closeAll = async (closers: readonly Closer[], timeoutMs: number, log: Log): Promise<void> => {
+  for (const { name, close } of closers.toReversed()) {
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`not closed within ${timeoutMs} ms`)), timeoutMs);
+    });
+    try {
+      await Promise.race([Promise.resolve(close()), deadline]);
+    } catch (error) {
+      log.warn({ error, part: name }, 'closing failed');
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+};
