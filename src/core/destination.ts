@@ -66,5 +66,4 @@ export const hostPort = ({ host, port }: { host: string; port: number }): string
 export const hostField = ({ scheme, host, port }: Destination): string =>
   port === defaultPort(scheme) ? bracketed(host) : hostPort({ host, port });
 
-export const sameDestination = (a: Destination, b: Destination): boolean =>
-  a.scheme === b.scheme && a.host === b.host && a.port === b.port;
+export const sameDestination = (a: Destination, b: Destination): boolean => a.scheme === b.scheme && a.host === b.host && a.port === b.port;

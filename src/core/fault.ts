@@ -96,6 +96,8 @@ export const faults = {
 
   // Collector
   event_backlog: row(503, 'RESOURCE_EXHAUSTED', 'collector', true, 'proxy_internal_response', 'Access cannot be recorded, so no credential is used.', 'Retry shortly; ask the platform team to check the collector.'),
+  event_refused: row(403, 'PERMISSION_DENIED', 'outrider', false, 'proxy_internal_error', 'The collector refuses an access event of this proxy.', 'Report this: the event names another workload than its sender, or is not well-formed.'),
+  event_store_failed: row(503, 'UNAVAILABLE', 'collector', true, 'proxy_internal_response', 'The collector cannot store access events now.', 'Ask the platform team to check the disk of the collector.'),
 
   // Target
   target_unresolved: row(502, 'UNAVAILABLE', 'target', true, 'dns_error', 'The host name of the target cannot be resolved.', 'Check the name; ask the platform team to check DNS.'),

@@ -25,9 +25,17 @@ export interface PlacedCredential {
   readonly expiresAtMs: number;
 }
 
+/** The only destinations a grant's credentials may be sent to: checked by the proxy, asserted by the broker. */
+export interface GrantBinding {
+  readonly hosts: readonly string[];
+  readonly ports: readonly number[];
+  readonly cleartextAllowed: boolean;
+}
+
 export interface Grant {
   readonly id: string;
   readonly target: string;
+  readonly binding: GrantBinding;
   readonly configurationVersion: string;
   /** Wall clock, for evidence and metrics. */
   readonly expiresAtMs: number;

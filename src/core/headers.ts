@@ -69,8 +69,7 @@ export const without = (list: HeaderList, names: readonly string[]): HeaderList 
 };
 
 /** Bytes of the block as HTTP/1.1 would write it. */
-export const blockBytes = (list: HeaderList): number =>
-  list.reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0);
+export const blockBytes = (list: HeaderList): number => list.reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0);
 
 /** Whether a field value may be written: visible ASCII, space and tab; no CR, LF, NUL or other controls (RFC 9110 section 5.5). */
 export const writableValue = (value: string): boolean => /^[\t\x20-\x7e]*$/.test(value) && value.trim() === value;

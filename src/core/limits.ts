@@ -22,8 +22,8 @@ export const limits = {
   bodyIdleTimeoutMs: 300_000,
   /** Connections from programs to one proxy. */
   clientConnectionsMax: 4_096,
-  /** Unread request bytes drained after an early answer, before the connection is closed instead. */
-  earlyAnswerDrainBytesMax: 64 * 1024,
+  /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
+  earlyAnswerDrainMs: 1_000,
   /** What a tunnel may be idle for, both ways. */
   tunnelIdleTimeoutMs: 3_600_000,
 
@@ -47,8 +47,11 @@ export const limits = {
   informationalResponsesMax: 8,
 
   // Interception --------------------------------------------------------------------------------------------------
-  /** The per-pod authority; the pod's volume outlives a container restart, not a day. */
-  interceptionAuthorityLifetimeMs: 24 * 3_600_000,
+  /**
+   * The per-pod authority. Programs read their trust bundle once, at their start, so it must outlive any of them; its key is in
+   * this process' memory alone and ends with it.
+   */
+  interceptionAuthorityLifetimeMs: 365 * 24 * 3_600_000,
   /** One leaf. */
   leafLifetimeMs: 3_600_000,
   /** Certificates are back-dated by this much, for clocks that run behind. */
@@ -77,7 +80,31 @@ export const limits = {
   certificateRequestBytesMax: 4 * 1024,
   /** Difference of clocks between token issuer and broker. */
   clockSkewMs: 60_000,
+  /** Objects within objects in a token: Kubernetes' have three. */
+  tokenDepthMax: 8,
+  /** How long opening the store waits for a broker that is just ending; blocks, so short. */
+  storeLockTimeoutMs: 2_000,
+  /** Leases in one listing. */
+  leasesListMax: 10_000,
+  /** Verifiers may keep the published JWKS this long; less when the key overlap leaves less. */
+  publishedKeysCacheMaxMs: 300_000,
+  /** Connections to the discovery and JWKS endpoints. */
+  issuerConnectionsMax: 256,
   watchersMax: 10_000,
+  /** Attestations the broker remembers: two live SVIDs for each of `watchersMax` proxies while they renew, and as many again. */
+  attestationsMax: 40_000,
+  /** Of these, for one set of attributes (one pod): a pod that attests in a loop forgets its own, not its neighbours'. */
+  attestationsPerWorkloadMax: 16,
+  /** Different sets of matching workloads whose rules are kept compiled. */
+  workloadViewsMax: 10_000,
+  /** How often configuration files are read for changes; mounted ones are swapped by renaming, which file events miss. */
+  configurationPollMs: 2_000,
+  /** How often expired leases are deleted. */
+  leaseSweepMs: 60_000,
+  /** The trust domain's authority. */
+  trustDomainAuthorityLifetimeMs: 365 * 24 * 3_600_000,
+  /** The broker's own serving certificate; changed at half its life. */
+  serverCertificateLifetimeMs: 24 * 3_600_000,
 
   // Outbound calls of the broker (token endpoints, JWKS, TokenReview) ----------------------------------------------
   outboundTimeoutMs: 5_000,
@@ -85,8 +112,22 @@ export const limits = {
   /** A JWKS is fetched again for an unknown key, but not more often than this. */
   jwksCooldownMs: 5_000,
   jwksLifetimeMs: 600_000,
+  /** While an issuer cannot be reached, its keys serve on for this long after they were read; a key it withdrew lives no longer. */
+  jwksStaleMaxMs: 3_600_000,
+  /** Keys of one issuer; clusters publish one to three. */
+  jwksKeysMax: 64,
+  /** TokenReviews under way at one API server; anyone may ask for one, so more are refused rather than queued. */
+  tokenReviewsMax: 64,
   /** A credential from a file or a token endpoint. */
   credentialBytesMax: 16 * 1024,
+  /** A token request: below `getGrantTimeoutMs`, so that the proxy hears which provider failed rather than giving up first. */
+  tokenRequestTimeoutMs: 4_000,
+  /** A token whose endpoint does not say how long it lives (RFC 6749 section 5.1 leaves it open): short, as every issuer outlives it. */
+  tokenLifetimeDefaultMs: 300_000,
+  /** No token is kept longer, whatever its endpoint says, so that a changed client secret takes effect within a day. */
+  tokenLifetimeMaxMs: 24 * 3_600_000,
+  /** A failed token request is remembered this long, so that a thousand waiting workloads do not each repeat it. */
+  tokenFailedCacheMs: 1_000,
 
   // Evidence ------------------------------------------------------------------------------------------------------
   /** Events kept while the collector is away. About 600 B each: some 6 MiB. */
@@ -98,11 +139,36 @@ export const limits = {
   eventFieldBytesMax: 1_024,
   /** How long shutdown waits for the collector's last acknowledgement. */
   eventFlushTimeoutMs: 5_000,
+  /** How long the first event of a batch waits for others: what turns one gRPC message and one fsync a request into 100 a second. */
+  eventBatchDelayMs: 10,
+  /** Without an acknowledgement for this long while events are out, the stream is given up and opened anew. */
+  eventAcknowledgeTimeoutMs: 30_000,
+  /** Credentials named in one event; a target has a few placements. */
+  eventCredentialsMax: 16,
+  /** A sequence number that has not arrived this long after a later one is missing; it may still arrive late. */
+  eventGapGraceMs: 60_000,
+  /** Gaps remembered for one proxy run, for late arrivals; the oldest is forgotten first. */
+  eventGapsMax: 64,
+  /** Proxy runs the collector remembers for deduplication, some 300 B each. */
+  eventReportersMax: 50_000,
+  /** Bytes written to the event store before one sync. */
+  eventCommitBytesMax: 8 * 1024 * 1024,
+  /** How often a store that failed is tried again, so that readiness comes back without traffic. */
+  eventStoreRetryMs: 500,
+  /** One stored event; the longest that passes the gRPC message limit, with every byte escaped. */
+  eventLineBytesMax: 6 * 1024 * 1024,
 
   // Everything ----------------------------------------------------------------------------------------------------
   /** Different values of one metric label; further ones are counted as "other". */
   labelValuesMax: 200,
   configurationBytesMax: 1024 * 1024,
+  /** YAML nesting; ours is 7 deep. */
+  configurationDepthMax: 32,
+  /** YAML aliases, and the values they stand for, in one file: enough to say a thing once, too few for a bomb. */
+  configurationAliasesMax: 100,
+  configurationAliasedValuesMax: 10_000,
+  /** Problems of one file that are written out; further ones are counted. */
+  configurationProblemsShownMax: 100,
   /** In-flight requests may finish for this long after SIGTERM. */
   drainTimeoutMs: 20_000,
 } as const;

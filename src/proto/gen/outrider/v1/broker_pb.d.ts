@@ -167,6 +167,13 @@ export declare type GetGrantResponse = Message<"outrider.v1.GetGrantResponse"> &
    * @generated from field: repeated outrider.v1.Rule rules = 7;
    */
   rules: Rule[];
+
+  /**
+   * The only destinations these credentials may be sent to.
+   *
+   * @generated from field: outrider.v1.GrantBinding binding = 8;
+   */
+  binding?: GrantBinding | undefined;
 };
 
 /**
@@ -174,6 +181,32 @@ export declare type GetGrantResponse = Message<"outrider.v1.GetGrantResponse"> &
  * Use `create(GetGrantResponseSchema)` to create a new message.
  */
 export declare const GetGrantResponseSchema: GenMessage<GetGrantResponse>;
+
+/**
+ * @generated from message outrider.v1.GrantBinding
+ */
+export declare type GrantBinding = Message<"outrider.v1.GrantBinding"> & {
+  /**
+   * @generated from field: repeated string hosts = 1;
+   */
+  hosts: string[];
+
+  /**
+   * @generated from field: repeated uint32 ports = 2;
+   */
+  ports: number[];
+
+  /**
+   * @generated from field: bool cleartext_allowed = 3;
+   */
+  cleartextAllowed: boolean;
+};
+
+/**
+ * Describes the message outrider.v1.GrantBinding.
+ * Use `create(GrantBindingSchema)` to create a new message.
+ */
+export declare const GrantBindingSchema: GenMessage<GrantBinding>;
 
 /**
  * @generated from message outrider.v1.Credential

@@ -11,7 +11,7 @@ import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@
  * Describes the file outrider/v1/broker.proto.
  */
 export const file_outrider_v1_broker = /*@__PURE__*/
-  fileDesc("ChhvdXRyaWRlci92MS9icm9rZXIucHJvdG8SC291dHJpZGVyLnYxIlUKDUF0dGVzdFJlcXVlc3QSJwoIZXZpZGVuY2UYASABKAsyFS5vdXRyaWRlci52MS5FdmlkZW5jZRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgMIi0KCEV2aWRlbmNlEhkKD3Byb2plY3RlZF90b2tlbhgBIAEoCUgAQgYKBGtpbmQinAEKDkF0dGVzdFJlc3BvbnNlEhkKEWNlcnRpZmljYXRlX2NoYWluGAEgAygMEhQKDHRydXN0X2J1bmRsZRgCIAMoDBIRCglzcGlmZmVfaWQYAyABKAkSLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOYXR0ZXN0YXRpb25faWQYBSABKAkiQAoPR2V0R3JhbnRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoCRIdChVjb25maWd1cmF0aW9uX3ZlcnNpb24YAiABKAkigAIKEEdldEdyYW50UmVzcG9uc2USEAoIZ3JhbnRfaWQYASABKAkSDgoGdGFyZ2V0GAIgASgJEh0KFWNvbmZpZ3VyYXRpb25fdmVyc2lvbhgDIAEoCRIuCgpleHBpcmVzX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghsaWZldGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCgtjcmVkZW50aWFscxgGIAMoCzIXLm91dHJpZGVyLnYxLkNyZWRlbnRpYWwSIAoFcnVsZXMYByADKAsyES5vdXRyaWRlci52MS5SdWxlIrQBCgpDcmVkZW50aWFsEikKCXBsYWNlbWVudBgBIAEoCzIWLm91dHJpZGVyLnYxLlBsYWNlbWVudBINCgV2YWx1ZRgCIAEoDBIVCg1wcm92aWRlcl9raW5kGAMgASgJEhAKCHByb3ZpZGVyGAQgASgJEhMKC2ZpbmdlcnByaW50GAUgASgJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs8BCglQbGFjZW1lbnQSLgoGYmVhcmVyGAEgASgLMhwub3V0cmlkZXIudjEuQmVhcmVyUGxhY2VtZW50SAASLAoFYmFzaWMYAiABKAsyGy5vdXRyaWRlci52MS5CYXNpY1BsYWNlbWVudEgAEi4KBmhlYWRlchgDIAEoCzIcLm91dHJpZGVyLnYxLkhlYWRlclBsYWNlbWVudEgAEiwKBXF1ZXJ5GAQgASgLMhsub3V0cmlkZXIudjEuUXVlcnlQbGFjZW1lbnRIAEIGCgRraW5kIhEKD0JlYXJlclBsYWNlbWVudCIiCg5CYXNpY1BsYWNlbWVudBIQCgh1c2VybmFtZRgBIAEoCSIxCg9IZWFkZXJQbGFjZW1lbnQSDAoEbmFtZRgBIAEoCRIQCgh0ZW1wbGF0ZRgCIAEoCSIeCg5RdWVyeVBsYWNlbWVudBIMCgRuYW1lGAEgASgJIpQBCgRSdWxlEg4KBnBvbGljeRgBIAEoCRIWCg5wb2xpY3lfdmVyc2lvbhgCIAEoCRIMCgRuYW1lGAMgASgJEiMKBmVmZmVjdBgEIAEoDjITLm91dHJpZGVyLnYxLkVmZmVjdBIPCgdtZXRob2RzGAUgAygJEg0KBXBhdGhzGAYgAygJEhEKCWNvbmRpdGlvbhgHIAEoCSIOCgxXYXRjaFJlcXVlc3QieQoNV2F0Y2hSZXNwb25zZRIvCghzbmFwc2hvdBgBIAEoCzIbLm91dHJpZGVyLnYxLlRhcmdldFNuYXBzaG90SAASLQoKcmV2b2NhdGlvbhgCIAEoCzIXLm91dHJpZGVyLnYxLlJldm9jYXRpb25IAEIICgZ1cGRhdGUiVQoOVGFyZ2V0U25hcHNob3QSHQoVY29uZmlndXJhdGlvbl92ZXJzaW9uGAEgASgJEiQKB3RhcmdldHMYAiADKAsyEy5vdXRyaWRlci52MS5UYXJnZXQiaQoGVGFyZ2V0EgwKBG5hbWUYASABKAkSDQoFaG9zdHMYAiADKAkSDQoFcG9ydHMYAyADKA0SGQoRY2xlYXJ0ZXh0X2FsbG93ZWQYBCABKAgSGAoQdHJ1c3RfYnVuZGxlX3BlbRgFIAEoCSIvCgpSZXZvY2F0aW9uEg4KBnRhcmdldBgBIAEoCRIRCglncmFudF9pZHMYAiADKAkqQwoGRWZmZWN0EhYKEkVGRkVDVF9VTlNQRUNJRklFRBAAEhAKDEVGRkVDVF9BTExPVxABEg8KC0VGRkVDVF9ERU5ZEAIy4AEKEENyZWRlbnRpYWxCcm9rZXISQQoGQXR0ZXN0Ehoub3V0cmlkZXIudjEuQXR0ZXN0UmVxdWVzdBobLm91dHJpZGVyLnYxLkF0dGVzdFJlc3BvbnNlEkcKCEdldEdyYW50Ehwub3V0cmlkZXIudjEuR2V0R3JhbnRSZXF1ZXN0Gh0ub3V0cmlkZXIudjEuR2V0R3JhbnRSZXNwb25zZRJACgVXYXRjaBIZLm91dHJpZGVyLnYxLldhdGNoUmVxdWVzdBoaLm91dHJpZGVyLnYxLldhdGNoUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChhvdXRyaWRlci92MS9icm9rZXIucHJvdG8SC291dHJpZGVyLnYxIlUKDUF0dGVzdFJlcXVlc3QSJwoIZXZpZGVuY2UYASABKAsyFS5vdXRyaWRlci52MS5FdmlkZW5jZRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgMIi0KCEV2aWRlbmNlEhkKD3Byb2plY3RlZF90b2tlbhgBIAEoCUgAQgYKBGtpbmQinAEKDkF0dGVzdFJlc3BvbnNlEhkKEWNlcnRpZmljYXRlX2NoYWluGAEgAygMEhQKDHRydXN0X2J1bmRsZRgCIAMoDBIRCglzcGlmZmVfaWQYAyABKAkSLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOYXR0ZXN0YXRpb25faWQYBSABKAkiQAoPR2V0R3JhbnRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoCRIdChVjb25maWd1cmF0aW9uX3ZlcnNpb24YAiABKAkirAIKEEdldEdyYW50UmVzcG9uc2USEAoIZ3JhbnRfaWQYASABKAkSDgoGdGFyZ2V0GAIgASgJEh0KFWNvbmZpZ3VyYXRpb25fdmVyc2lvbhgDIAEoCRIuCgpleHBpcmVzX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghsaWZldGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCgtjcmVkZW50aWFscxgGIAMoCzIXLm91dHJpZGVyLnYxLkNyZWRlbnRpYWwSIAoFcnVsZXMYByADKAsyES5vdXRyaWRlci52MS5SdWxlEioKB2JpbmRpbmcYCCABKAsyGS5vdXRyaWRlci52MS5HcmFudEJpbmRpbmciRwoMR3JhbnRCaW5kaW5nEg0KBWhvc3RzGAEgAygJEg0KBXBvcnRzGAIgAygNEhkKEWNsZWFydGV4dF9hbGxvd2VkGAMgASgIIrQBCgpDcmVkZW50aWFsEikKCXBsYWNlbWVudBgBIAEoCzIWLm91dHJpZGVyLnYxLlBsYWNlbWVudBINCgV2YWx1ZRgCIAEoDBIVCg1wcm92aWRlcl9raW5kGAMgASgJEhAKCHByb3ZpZGVyGAQgASgJEhMKC2ZpbmdlcnByaW50GAUgASgJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs8BCglQbGFjZW1lbnQSLgoGYmVhcmVyGAEgASgLMhwub3V0cmlkZXIudjEuQmVhcmVyUGxhY2VtZW50SAASLAoFYmFzaWMYAiABKAsyGy5vdXRyaWRlci52MS5CYXNpY1BsYWNlbWVudEgAEi4KBmhlYWRlchgDIAEoCzIcLm91dHJpZGVyLnYxLkhlYWRlclBsYWNlbWVudEgAEiwKBXF1ZXJ5GAQgASgLMhsub3V0cmlkZXIudjEuUXVlcnlQbGFjZW1lbnRIAEIGCgRraW5kIhEKD0JlYXJlclBsYWNlbWVudCIiCg5CYXNpY1BsYWNlbWVudBIQCgh1c2VybmFtZRgBIAEoCSIxCg9IZWFkZXJQbGFjZW1lbnQSDAoEbmFtZRgBIAEoCRIQCgh0ZW1wbGF0ZRgCIAEoCSIeCg5RdWVyeVBsYWNlbWVudBIMCgRuYW1lGAEgASgJIpQBCgRSdWxlEg4KBnBvbGljeRgBIAEoCRIWCg5wb2xpY3lfdmVyc2lvbhgCIAEoCRIMCgRuYW1lGAMgASgJEiMKBmVmZmVjdBgEIAEoDjITLm91dHJpZGVyLnYxLkVmZmVjdBIPCgdtZXRob2RzGAUgAygJEg0KBXBhdGhzGAYgAygJEhEKCWNvbmRpdGlvbhgHIAEoCSIOCgxXYXRjaFJlcXVlc3QieQoNV2F0Y2hSZXNwb25zZRIvCghzbmFwc2hvdBgBIAEoCzIbLm91dHJpZGVyLnYxLlRhcmdldFNuYXBzaG90SAASLQoKcmV2b2NhdGlvbhgCIAEoCzIXLm91dHJpZGVyLnYxLlJldm9jYXRpb25IAEIICgZ1cGRhdGUiVQoOVGFyZ2V0U25hcHNob3QSHQoVY29uZmlndXJhdGlvbl92ZXJzaW9uGAEgASgJEiQKB3RhcmdldHMYAiADKAsyEy5vdXRyaWRlci52MS5UYXJnZXQiaQoGVGFyZ2V0EgwKBG5hbWUYASABKAkSDQoFaG9zdHMYAiADKAkSDQoFcG9ydHMYAyADKA0SGQoRY2xlYXJ0ZXh0X2FsbG93ZWQYBCABKAgSGAoQdHJ1c3RfYnVuZGxlX3BlbRgFIAEoCSIvCgpSZXZvY2F0aW9uEg4KBnRhcmdldBgBIAEoCRIRCglncmFudF9pZHMYAiADKAkqQwoGRWZmZWN0EhYKEkVGRkVDVF9VTlNQRUNJRklFRBAAEhAKDEVGRkVDVF9BTExPVxABEg8KC0VGRkVDVF9ERU5ZEAIy4AEKEENyZWRlbnRpYWxCcm9rZXISQQoGQXR0ZXN0Ehoub3V0cmlkZXIudjEuQXR0ZXN0UmVxdWVzdBobLm91dHJpZGVyLnYxLkF0dGVzdFJlc3BvbnNlEkcKCEdldEdyYW50Ehwub3V0cmlkZXIudjEuR2V0R3JhbnRSZXF1ZXN0Gh0ub3V0cmlkZXIudjEuR2V0R3JhbnRSZXNwb25zZRJACgVXYXRjaBIZLm91dHJpZGVyLnYxLldhdGNoUmVxdWVzdBoaLm91dHJpZGVyLnYxLldhdGNoUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message outrider.v1.AttestRequest.
@@ -49,88 +49,95 @@ export const GetGrantResponseSchema = /*@__PURE__*/
   messageDesc(file_outrider_v1_broker, 4);
 
 /**
+ * Describes the message outrider.v1.GrantBinding.
+ * Use `create(GrantBindingSchema)` to create a new message.
+ */
+export const GrantBindingSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 5);
+
+/**
  * Describes the message outrider.v1.Credential.
  * Use `create(CredentialSchema)` to create a new message.
  */
 export const CredentialSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 5);
+  messageDesc(file_outrider_v1_broker, 6);
 
 /**
  * Describes the message outrider.v1.Placement.
  * Use `create(PlacementSchema)` to create a new message.
  */
 export const PlacementSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 6);
+  messageDesc(file_outrider_v1_broker, 7);
 
 /**
  * Describes the message outrider.v1.BearerPlacement.
  * Use `create(BearerPlacementSchema)` to create a new message.
  */
 export const BearerPlacementSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 7);
+  messageDesc(file_outrider_v1_broker, 8);
 
 /**
  * Describes the message outrider.v1.BasicPlacement.
  * Use `create(BasicPlacementSchema)` to create a new message.
  */
 export const BasicPlacementSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 8);
+  messageDesc(file_outrider_v1_broker, 9);
 
 /**
  * Describes the message outrider.v1.HeaderPlacement.
  * Use `create(HeaderPlacementSchema)` to create a new message.
  */
 export const HeaderPlacementSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 9);
+  messageDesc(file_outrider_v1_broker, 10);
 
 /**
  * Describes the message outrider.v1.QueryPlacement.
  * Use `create(QueryPlacementSchema)` to create a new message.
  */
 export const QueryPlacementSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 10);
+  messageDesc(file_outrider_v1_broker, 11);
 
 /**
  * Describes the message outrider.v1.Rule.
  * Use `create(RuleSchema)` to create a new message.
  */
 export const RuleSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 11);
+  messageDesc(file_outrider_v1_broker, 12);
 
 /**
  * Describes the message outrider.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 12);
+  messageDesc(file_outrider_v1_broker, 13);
 
 /**
  * Describes the message outrider.v1.WatchResponse.
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 13);
+  messageDesc(file_outrider_v1_broker, 14);
 
 /**
  * Describes the message outrider.v1.TargetSnapshot.
  * Use `create(TargetSnapshotSchema)` to create a new message.
  */
 export const TargetSnapshotSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 14);
+  messageDesc(file_outrider_v1_broker, 15);
 
 /**
  * Describes the message outrider.v1.Target.
  * Use `create(TargetSchema)` to create a new message.
  */
 export const TargetSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 15);
+  messageDesc(file_outrider_v1_broker, 16);
 
 /**
  * Describes the message outrider.v1.Revocation.
  * Use `create(RevocationSchema)` to create a new message.
  */
 export const RevocationSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 16);
+  messageDesc(file_outrider_v1_broker, 17);
 
 /**
  * Describes the enum outrider.v1.Effect.

@@ -1,0 +1,112 @@
+/**
+ * The proxy's standing connection to the broker: one channel per SVID, replaced on renewal without breaking calls in flight, and
+ * a Watch on it that is reopened, with pauses, for as long as the proxy runs.
+ */
+import { asFault, Fault, type FaultCode } from '../core/fault.ts';
+import type { Grant } from '../core/grant.ts';
+import { limits } from '../core/limits.ts';
+import type { TargetSnapshot } from '../core/target.ts';
+import type { Clock } from '../ops/clock.ts';
+import type { Log } from '../ops/log.ts';
+import type { Metrics } from '../ops/metrics.ts';
+import { type BrokerChannel, openBroker, type Peer, type Revocation } from '../rpc/client.ts';
+import type { Svid } from '../rpc/svid.ts';
+import type { SvidSource } from '../rpc/svid-source.ts';
+
+export interface BrokerLink {
+  readonly getGrant: (target: string, configurationVersion: string) => Promise<Grant>;
+  /** Why no snapshot is coming; undefined while the watch is open. */
+  readonly fault: () => Fault | undefined;
+  readonly close: () => void;
+}
+
+export interface BrokerLinkOptions {
+  readonly broker: Peer;
+  readonly svids: SvidSource;
+  readonly onSnapshot: (snapshot: TargetSnapshot) => void;
+  readonly onRevocation: (revocation: Revocation) => void;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** The broker does not know this certificate (it restarted, say): only fresh evidence helps. */
+const needsAttestation = (code: FaultCode): boolean => code === 'identity_refused' || code === 'identity_expired';
+
+/** The n-th pause, doubled each time, spread over its upper half. */
+export const reconnectPauseMs = (attempt: number, random: number): number =>
+  Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(attempt, 16)) * (0.5 + random / 2);
+
+export const startBrokerLink = ({ broker, svids, onSnapshot, onRevocation, clock, random, metrics, log }: BrokerLinkOptions): BrokerLink => {
+  let channel: BrokerChannel | undefined;
+  let watch: { cancel(): void } | undefined;
+  let fault: Fault | undefined;
+  let attempt = 0;
+  let cancelRetry: () => void = () => undefined;
+  let isClosed = false;
+
+  const openWatch = (on: BrokerChannel): void => {
+    cancelRetry();
+    watch = on.watch({
+      snapshot: (snapshot) => {
+        attempt = 0;
+        fault = undefined;
+        onSnapshot(snapshot);
+      },
+      revocation: onRevocation,
+      ended: (ended) => {
+        if (isClosed || on !== channel) return;
+        fault = ended;
+        metrics.add('outrider_proxy_broker_calls_total', { method: 'Watch', code: ended.code });
+        log.warn({ code: ended.code, detail: ended.detail, error: ended }, 'the watch at the broker ended; opening it again');
+        if (needsAttestation(ended.code)) svids.renew();
+        const pause = reconnectPauseMs(attempt, random());
+        attempt += 1;
+        cancelRetry = clock.after(pause, () => {
+          if (!isClosed && on === channel) openWatch(on);
+        });
+      },
+    });
+  };
+
+  const useSvid = (svid: Svid): void => {
+    if (isClosed) return;
+    const [oldChannel, oldWatch] = [channel, watch];
+    channel = openBroker({ broker, svid });
+    openWatch(channel);
+    oldWatch?.cancel();
+    oldChannel?.close();
+  };
+
+  const stopListening = svids.onChange(useSvid);
+  const first = svids.current();
+  if (first) useSvid(first);
+
+  return {
+    getGrant: async (target, configurationVersion) => {
+      if (!channel) throw svids.fault() ?? new Fault('not_ready');
+      const startedAt = clock.monotonic();
+      let code: FaultCode | 'ok' = 'ok';
+      try {
+        return await channel.getGrant(target, configurationVersion);
+      } catch (thrown) {
+        const failed = asFault(thrown, 'broker_error');
+        code = failed.code;
+        if (needsAttestation(code)) svids.renew();
+        throw failed;
+      } finally {
+        metrics.add('outrider_proxy_broker_calls_total', { method: 'GetGrant', code });
+        metrics.observe('outrider_proxy_broker_call_duration_seconds', { method: 'GetGrant' }, (clock.monotonic() - startedAt) / 1000);
+      }
+    },
+    fault: () => fault,
+    close: () => {
+      isClosed = true;
+      stopListening();
+      cancelRetry();
+      watch?.cancel();
+      channel?.close();
+    },
+  };
+};

@@ -1,0 +1,78 @@
+/**
+ * A draft becomes a queued event: numbered, its fields bounded, its values such that no encoder refuses them (an event that
+ * cannot be encoded would stop all behind it). On the request path: the usual draft costs a few comparisons and one object.
+ */
+import type { AccessEvent, AccessEventDraft, CredentialUse, Outcome } from '../../core/access-event.ts';
+import { limits } from '../../core/limits.ts';
+import type { Decision } from '../../core/policy.ts';
+import { boundedField } from './field.ts';
+
+const field = (value: string): string => boundedField(value, limits.eventFieldBytesMax);
+
+/**
+ * The path alone, in memory of its own: a slice of a request target would keep the query string alive for as long as the
+ * event waits. Concatenation and slicing copy a short text; that the path has no "?" is the router's promise, kept here too.
+ */
+const pathOnly = (path: string): string => {
+  const mark = path.indexOf('?');
+  return field(` ${mark < 0 ? path : path.slice(0, mark)}`.slice(1));
+};
+
+const decisionOf = ({ verdict, policy, policyVersion, rule, reason }: Decision): Decision => ({
+  verdict,
+  policy: field(policy),
+  policyVersion: field(policyVersion),
+  rule: field(rule),
+  reason: field(reason),
+});
+
+const credentialOf = ({ providerKind, provider, placement, fingerprint }: CredentialUse): CredentialUse => ({
+  providerKind: field(providerKind),
+  provider: field(provider),
+  placement: field(placement),
+  fingerprint: field(fingerprint),
+});
+
+/** A count that every encoder takes. */
+const counted = (value: number): number => (value >= 0 && value <= Number.MAX_SAFE_INTEGER ? Math.trunc(value) : 0);
+const duration = (ms: number): number => (ms >= 0 && Number.isFinite(ms) ? ms : 0);
+
+const outcomeOf = (outcome: Outcome): Outcome => ({
+  status: counted(outcome.status),
+  fault: field(outcome.fault),
+  requestBodyBytes: counted(outcome.requestBodyBytes),
+  responseBodyBytes: counted(outcome.responseBodyBytes),
+  durationMs: duration(outcome.durationMs),
+  timeToFirstByteMs: duration(outcome.timeToFirstByteMs),
+});
+
+export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent => ({
+  sequence,
+  kind: draft.kind,
+  timeMs: counted(draft.timeMs),
+  requestId: field(draft.requestId),
+  workload: field(draft.workload),
+  attestationId: field(draft.attestationId),
+  target: field(draft.target),
+  destination: field(draft.destination),
+  scheme: field(draft.scheme),
+  method: field(draft.method),
+  path: pathOnly(draft.path),
+  decision: draft.decision && decisionOf(draft.decision),
+  grantId: field(draft.grantId),
+  credentials: draft.credentials.slice(0, limits.eventCredentialsMax).map(credentialOf),
+  outcome: draft.outcome && outcomeOf(draft.outcome),
+  traceId: field(draft.traceId),
+  lostCount: counted(draft.lostCount),
+});
+
+/** An upper bound of the event's encoded size: three bytes for every UTF-16 unit, and room for tags, numbers and lengths. */
+export const encodedBytesMax = (event: AccessEvent): number => {
+  let units = event.requestId.length + event.workload.length + event.attestationId.length + event.target.length;
+  units += event.destination.length + event.scheme.length + event.method.length + event.path.length + event.grantId.length;
+  units += event.traceId.length + (event.outcome?.fault.length ?? 0);
+  const { decision } = event;
+  if (decision) units += decision.policy.length + decision.policyVersion.length + decision.rule.length + decision.reason.length;
+  for (const c of event.credentials) units += c.providerKind.length + c.provider.length + c.placement.length + c.fingerprint.length + 8;
+  return units * 3 + 256;
+};

@@ -1,0 +1,152 @@
+/**
+ * Grants in memory: one fetch for any number of waiters, refreshed ahead of expiry while it is being used, refusals and failures
+ * remembered briefly, bounded. Time is counted from when the fetch began, by the monotonic clock, so that a wrong wall clock
+ * can shorten a grant's life here but not stretch it.
+ */
+import { asFault, type Fault } from '../../core/fault.ts';
+import type { Grant } from '../../core/grant.ts';
+import { limits } from '../../core/limits.ts';
+import type { Clock } from '../../ops/clock.ts';
+import type { GrantKey, GrantSource } from '../grant.ts';
+
+export type CacheResult = 'hit' | 'miss' | 'joined' | 'denied' | 'failed';
+
+export interface GrantCacheOptions {
+  readonly fetch: (key: GrantKey) => Promise<Grant>;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly onLookup?: (result: CacheResult) => void;
+  readonly onRefresh?: (result: 'ok' | Fault) => void;
+  /** The cache has changed: for gauges. */
+  readonly onChange?: (grants: readonly Grant[]) => void;
+}
+
+export interface GrantCache extends GrantSource {
+  /** Forgets grants of a target; without ids, all of them. A fetch under way is not trusted either. */
+  readonly revoke: (target: string, grantIds: readonly string[]) => void;
+  /** Forgets everything of other configurations than this one. */
+  readonly keepOnly: (configurationVersion: string) => void;
+  readonly size: () => number;
+}
+
+type Entry =
+  | { readonly kind: 'granted'; readonly key: GrantKey; readonly grant: Grant; readonly refreshAt: number; readonly expiresAt: number; refreshing: boolean }
+  | { readonly kind: 'refused'; readonly key: GrantKey; readonly fault: Fault; readonly until: number }
+  | { readonly kind: 'pending'; readonly key: GrantKey; readonly promise: Promise<Grant> };
+
+/**
+ * When to refresh and when to stop using a grant that lives `lifetimeMs` from `fetchedAt`: refresh at 70 to 80 % of life, spread
+ * so that pods started together do not ask together; stop a little early, so that a credential does not expire on its way.
+ */
+export const grantSchedule = (fetchedAt: number, lifetimeMs: number, random: number): { refreshAt: number; expiresAt: number } => {
+  const life = Math.min(Math.max(lifetimeMs, 0), limits.grantLifetimeMaxMs);
+  return { refreshAt: fetchedAt + life * (0.7 + 0.1 * random), expiresAt: fetchedAt + life - Math.min(5_000, life * 0.1) };
+};
+
+export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, onChange }: GrantCacheOptions): GrantCache => {
+  const entries = new Map<string, Entry>();
+  /** Counts revocations: a fetch that began before one may bring what was revoked. */
+  let generation = 0;
+
+  const keyOf = ({ workload, target, configurationVersion }: GrantKey): string => `${workload}\n${configurationVersion}\n${target}`;
+  const changed = (): void => onChange?.([...entries.values()].flatMap((entry) => (entry.kind === 'granted' ? [entry.grant] : [])));
+
+  const keep = (id: string, entry: Entry): void => {
+    entries.delete(id);
+    if (entries.size >= limits.grantCacheMax) entries.delete(entries.keys().next().value as string);
+    entries.set(id, entry);
+  };
+
+  /** Fetches, again if something was revoked meanwhile. */
+  const fetchFresh = async (key: GrantKey): Promise<{ grant: Grant; fetchedAt: number }> => {
+    for (let tries = 0; ; tries += 1) {
+      const fetchedAt = clock.monotonic();
+      const before = generation;
+      const grant = await fetch(key);
+      if (generation === before || tries >= 2) return { grant, fetchedAt };
+    }
+  };
+
+  const store = (id: string, key: GrantKey, { grant, fetchedAt }: { grant: Grant; fetchedAt: number }): Grant => {
+    keep(id, { kind: 'granted', key, grant, ...grantSchedule(fetchedAt, grant.lifetimeMs, random()), refreshing: false });
+    changed();
+    return grant;
+  };
+
+  const fetchInto = (id: string, key: GrantKey): Promise<Grant> => {
+    const promise: Promise<Grant> = fetchFresh(key).then(
+      (fetched) => {
+        const isCurrent = (entries.get(id) as { promise?: unknown } | undefined)?.promise === promise;
+        return isCurrent ? store(id, key, fetched) : fetched.grant;
+      },
+      (thrown: unknown) => {
+        const fault = asFault(thrown, 'broker_error');
+        // A denial is an answer and may stand longer than a failure to get one.
+        const forMs = fault.row.blame === 'policy' || fault.row.blame === 'identity' ? limits.grantDeniedCacheMs : limits.grantFailedCacheMs;
+        if ((entries.get(id) as { promise?: unknown } | undefined)?.promise === promise) keep(id, { kind: 'refused', key, fault, until: clock.monotonic() + forMs });
+        throw fault;
+      },
+    );
+    keep(id, { kind: 'pending', key, promise });
+    return promise;
+  };
+
+  const refresh = (id: string, entry: Entry & { kind: 'granted' }): void => {
+    entry.refreshing = true;
+    fetchFresh(entry.key).then(
+      (fetched) => {
+        if (entries.get(id) === entry) store(id, entry.key, fetched);
+        onRefresh?.('ok');
+      },
+      (thrown: unknown) => {
+        const fault = asFault(thrown, 'broker_error');
+        onRefresh?.(fault);
+        // A denial takes effect now; a failure leaves the grant in use until it expires, and is tried again after a pause.
+        if (fault.row.blame === 'policy' || fault.row.blame === 'identity') {
+          if (entries.get(id) === entry) entries.delete(id);
+          changed();
+        } else {
+          clock.after(limits.grantDeniedCacheMs * (1 + random()), () => {
+            entry.refreshing = false;
+          });
+        }
+      },
+    );
+  };
+
+  return {
+    get: (key) => {
+      const id = keyOf(key);
+      const entry = entries.get(id);
+      const now = clock.monotonic();
+      if (entry?.kind === 'granted' && now < entry.expiresAt) {
+        onLookup?.('hit');
+        if (now >= entry.refreshAt && !entry.refreshing) refresh(id, entry);
+        return entry.grant;
+      }
+      if (entry?.kind === 'pending') {
+        onLookup?.('joined');
+        return entry.promise;
+      }
+      if (entry?.kind === 'refused' && now < entry.until) {
+        onLookup?.(entry.fault.row.blame === 'policy' || entry.fault.row.blame === 'identity' ? 'denied' : 'failed');
+        throw entry.fault;
+      }
+      onLookup?.('miss');
+      return fetchInto(id, key);
+    },
+    revoke: (target, grantIds) => {
+      generation += 1;
+      for (const [id, entry] of entries) {
+        if (entry.key.target !== target || entry.kind === 'pending') continue;
+        if (entry.kind === 'refused' || grantIds.length === 0 || grantIds.includes(entry.grant.id)) entries.delete(id);
+      }
+      changed();
+    },
+    keepOnly: (configurationVersion) => {
+      for (const [id, entry] of entries) if (entry.key.configurationVersion !== configurationVersion && entry.kind !== 'pending') entries.delete(id);
+      changed();
+    },
+    size: () => entries.size,
+  };
+};

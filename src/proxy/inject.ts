@@ -1,0 +1,94 @@
+/**
+ * inject: writes the credentials of a grant into a request. Order is the law here: hop-by-hop fields go first, then every
+ * spelling of the places to be written, then each credential is set, never appended. Pure; one of the few callers of reveal().
+ */
+import { Fault } from '../core/fault.ts';
+import type { PlacedCredential, Placement, PlacementKind } from '../core/grant.ts';
+import { type HeaderField, type HeaderList, sameNameKey, withoutHopByHop, writableValue } from '../core/headers.ts';
+import { asPrepared, type Authorized, type Prepared, type Routed } from './exchange.ts';
+import { basic } from './inject/basic.ts';
+import { bearer } from './inject/bearer.ts';
+import { header } from './inject/header.ts';
+import { query } from './inject/query.ts';
+
+/** One kind of placement: where it writes, and what. */
+export interface Placer<P extends Placement = Placement> {
+  /** Field names it owns in a request: cleared before anything is written. */
+  readonly fields: (placement: P) => readonly string[];
+  readonly place: (draft: Draft, placement: P, value: string) => Draft;
+}
+
+export interface Draft {
+  readonly headers: HeaderList;
+  /** With its "?", or ''. */
+  readonly query: string;
+}
+
+const placers: { readonly [K in PlacementKind]: Placer<Extract<Placement, { kind: K }>> } = { bearer, basic, header, query };
+
+const placerOf = (placement: Placement): Placer => {
+  const found = (placers as Readonly<Record<string, Placer>>)[placement.kind];
+  if (!found) throw new Fault('credential_invalid', { detail: 'Its placement is unknown to this proxy.' });
+  return found;
+};
+
+/** Fields by which some servers read another method, host or path than the one that was judged (THREATS E-16). */
+const overriding = [
+  'x-http-method-override',
+  'x-http-method',
+  'x-method-override',
+  'x-original-url',
+  'x-original-method',
+  'x-rewrite-url',
+  'x-forwarded-host',
+  'x-forwarded-prefix',
+  'x-forwarded-uri',
+  'forwarded',
+];
+
+/** RFC 9110 section 10.1.1: our own hop answers Expect, so the next one does not see it. */
+const answeredHere = ['host', 'expect'];
+
+/** Drops fields by key, so that `X-Api-Key`, `x-api-key` and `X_Api_Key` are one. */
+const dropping = (headers: HeaderList, names: readonly string[]): HeaderList => {
+  const keys = new Set(names.map(sameNameKey));
+  return headers.filter(([name]: HeaderField) => !keys.has(sameNameKey(name)));
+};
+
+/** Throws credential_invalid when a credential cannot be written. */
+export const inject = (authorized: Authorized): Prepared => {
+  const { grant, path, headers, route, ...rest } = authorized;
+  const owned = grant.credentials.flatMap(({ placement }) => placerOf(placement).fields(placement));
+  const cleared = dropping(withoutHopByHop(headers), [...answeredHere, ...overriding, ...owned]);
+  const start: Draft = { headers: cleared, query: path.query };
+  const draft = grant.credentials.reduce(place, start);
+  return asPrepared({
+    accepted: authorized,
+    destination: rest.destination,
+    method: rest.method,
+    path: path.path + draft.query,
+    headers: draft.headers,
+    body: rest.body,
+    trustBundlePem: route.target.trustBundlePem,
+    isCredentialed: true,
+  });
+};
+
+const place = (draft: Draft, { placement, value }: PlacedCredential): Draft => {
+  const revealed = value.reveal();
+  if (revealed === '' || !writableValue(revealed)) throw new Fault('credential_invalid');
+  return placerOf(placement).place(draft, placement, revealed);
+};
+
+/** pass: what goes on without a credential; only what must not travel is taken off. */
+export const pass = (routed: Routed): Prepared =>
+  asPrepared({
+    accepted: routed,
+    destination: routed.destination,
+    method: routed.method,
+    path: routed.path.path + routed.path.query,
+    headers: dropping(withoutHopByHop(routed.headers), answeredHere),
+    body: routed.body,
+    trustBundlePem: '',
+    isCredentialed: false,
+  });

@@ -1,0 +1,7 @@
+/** Authorization: Bearer (RFC 6750 section 2.1). */
+import type { Placer } from '../inject.ts';
+
+export const bearer: Placer<{ readonly kind: 'bearer' }> = {
+  fields: () => ['authorization'],
+  place: (draft, _placement, value) => ({ ...draft, headers: [...draft.headers, ['authorization', `Bearer ${value}`]] }),
+};

@@ -1,0 +1,96 @@
+/**
+ * What is let in: the request head as bytes on the wire allow it, checked before anything is built from it. Pure; knows HTTP/1.1
+ * syntax, not policy. Node's parser has rejected much already (bare LF, obs-fold, CL with TE); this refuses what it accepts
+ * (LESSONS section 5, THREATS F-1 to F-9).
+ */
+import { Fault } from '../../core/fault.ts';
+import { badNomination, blockBytes, type HeaderList, sameNameKey, valuesOf } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
+import type { Scheme } from '../../core/destination.ts';
+
+export interface RequestHead {
+  readonly method: string;
+  /** The request target as received. */
+  readonly target: string;
+  readonly httpVersion: string;
+  readonly headers: HeaderList;
+}
+
+export interface Admitted {
+  readonly hasBody: boolean;
+  /** The value of Expect was 100-continue. */
+  readonly expectsContinue: boolean;
+  readonly host: string | undefined;
+}
+
+const malformed = (detail: string): Fault => new Fault('request_malformed', { detail });
+const badFraming = (detail: string): Fault => new Fault('framing_invalid', { detail });
+
+/** Throws the Fault that a head deserves, or says what it holds. */
+export const admit = ({ method, target, httpVersion, headers }: RequestHead): Admitted => {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') throw malformed('Only HTTP/1.1 and HTTP/1.0 are spoken here.');
+  if (headers.length > limits.headerCountMax || blockBytes(headers) > limits.headerBytesMax || target.length > limits.requestTargetBytesMax) {
+    throw new Fault('headers_too_large');
+  }
+  if (method === 'TRACE') throw new Fault('method_refused');
+  const framing = admitFraming(httpVersion, headers);
+  if (method === 'CONNECT' && framing.hasBody) throw badFraming('CONNECT has no body.');
+
+  const hosts = valuesOf(headers, 'host');
+  if (hosts.length > 1) throw new Fault('authority_invalid', { detail: 'There is more than one Host.' });
+  if (hosts.length === 0 && httpVersion === '1.1') throw new Fault('authority_invalid', { detail: 'There is no Host.' });
+
+  const nominated = badNomination(headers);
+  if (nominated !== undefined) throw malformed('Connection names a field that must not be removed.');
+  const upgrades = valuesOf(headers, 'upgrade').flatMap((value) => value.split(','));
+  if (upgrades.some((protocol) => protocol.trim().toLowerCase() === 'websocket')) throw new Fault('upgrade_unsupported');
+
+  const expectations = valuesOf(headers, 'expect');
+  if (expectations.length > 1 || expectations.some((value) => value.toLowerCase() !== '100-continue')) throw new Fault('expectation_failed');
+  return { hasBody: framing.hasBody, expectsContinue: expectations.length === 1, host: hosts[0] };
+};
+
+/** RFC 9112 section 6: exactly one Content-Length in its canonical form, or exactly one "chunked", or no body. */
+const admitFraming = (httpVersion: string, headers: HeaderList): { hasBody: boolean } => {
+  const codings = valuesOf(headers, 'transfer-encoding');
+  const lengths = valuesOf(headers, 'content-length');
+  const twin = headers.find(([name]) => name.includes('_') && ['transfer-encoding', 'content-length', 'host'].includes(sameNameKey(name)));
+  if (twin) throw badFraming('A field is named like a framing field, with an underscore.');
+  if (codings.length > 0) {
+    if (httpVersion !== '1.1') throw badFraming('HTTP/1.0 has no Transfer-Encoding.');
+    if (lengths.length > 0) throw badFraming('There are both Content-Length and Transfer-Encoding.');
+    if (codings.length > 1 || codings[0]?.toLowerCase() !== 'chunked') throw badFraming('Transfer-Encoding is not exactly "chunked".');
+    return { hasBody: true };
+  }
+  if (lengths.length > 1) throw badFraming('There is more than one Content-Length.');
+  const [length] = lengths;
+  if (length === undefined) return { hasBody: false };
+  if (!/^(?:0|[1-9][0-9]{0,15})$/.test(length)) throw badFraming('Content-Length is not a plain decimal number.');
+  return { hasBody: length !== '0' };
+};
+
+export interface RequestTarget {
+  readonly scheme: Scheme;
+  /** Authority of the absolute form; undefined for origin-form. */
+  readonly absolute: string | undefined;
+  /** Origin-form: path and query as received. */
+  readonly rawTarget: string;
+}
+
+/**
+ * Splits a request target in absolute-form or origin-form (RFC 9112 section 3.2). `tunnelScheme` is the scheme inside a tunnel;
+ * undefined outside, where only the absolute form names a destination.
+ */
+export const readRequestTarget = (target: string, tunnelScheme: Scheme | undefined): RequestTarget => {
+  if (target.startsWith('/') && tunnelScheme !== undefined) return { scheme: tunnelScheme, absolute: undefined, rawTarget: target };
+  const match = /^(https?):\/\/([^/?#\\]*)([/?][^#]*)?$/i.exec(target);
+  if (!match) {
+    if (tunnelScheme !== undefined || target === '*') throw malformed('The request target is neither a path nor an absolute http or https URL.');
+    throw new Fault('authority_invalid', { detail: 'This is a forward proxy: send CONNECT or an absolute URL (set HTTP_PROXY and HTTPS_PROXY).' });
+  }
+  const [, scheme = '', authority = '', rest = '/'] = match;
+  if (authority.includes('@')) throw new Fault('authority_invalid', { detail: 'The URL has user information.' });
+  const named = scheme.toLowerCase() as Scheme;
+  if (tunnelScheme !== undefined && named !== tunnelScheme) throw new Fault('authority_mismatch', { detail: 'The URL has another scheme than the tunnel.' });
+  return { scheme: named, absolute: authority, rawTarget: rest.startsWith('?') ? `/${rest}` : rest };
+};

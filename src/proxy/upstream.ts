@@ -1,0 +1,51 @@
+/**
+ * upstream: sends what was prepared and streams the answer back as it arrives, both ways with back-pressure and nothing kept.
+ * Takes Prepared only. Knows neither the engine in front nor the one behind.
+ */
+import { isIP } from 'node:net';
+import { Fault } from '../core/fault.ts';
+import { blockBytes, type HeaderList, valuesOf, withoutHopByHop } from '../core/headers.ts';
+import { limits } from '../core/limits.ts';
+import type { DialPolicy } from '../net/guard.ts';
+import type { Outbound } from '../net/outbound.ts';
+import type { Prepared, Route } from './exchange.ts';
+
+/** A target is trusted to be where its owner put it; unmatched traffic is not. */
+export const dialPolicyOf = (route: Route, unmatchedPrivateAllowed: boolean): DialPolicy =>
+  route.kind === 'target'
+    ? { privateAllowed: true, named: route.target.hosts.filter((host) => isIP(host) !== 0) }
+    : { privateAllowed: unmatchedPrivateAllowed, named: [] };
+
+/** Resolves when the program has been given the whole answer; rejects with the Fault that ended it. */
+export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: DialPolicy): Promise<void> => {
+  const { sink } = prepared.accepted;
+  const sending = outbound.send(
+    {
+      destination: prepared.destination,
+      trustBundlePem: prepared.trustBundlePem,
+      dialPolicy,
+      method: prepared.method,
+      path: prepared.path,
+      headers: prepared.headers,
+      body: prepared.body?.chunks,
+    },
+    {
+      head: (status, reason, headers) => sink.head(status, reason, answerHeaders(headers)),
+      data: (chunk) => sink.write(chunk),
+      onDrain: (resume) => sink.onDrain(resume),
+    },
+  );
+  sink.onGone(() => sending.abort(new Fault('client_closed')));
+  await sending.done;
+  sink.end();
+};
+
+/** The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules. */
+export const answerHeaders = (headers: HeaderList): HeaderList => {
+  if (headers.length > limits.headerCountMax || blockBytes(headers) > limits.headerBytesMax) {
+    throw new Fault('target_malformed', { detail: 'Its header block is too large.' });
+  }
+  const isChunked = valuesOf(headers, 'transfer-encoding').length > 0;
+  const forwarded = withoutHopByHop(headers);
+  return isChunked ? forwarded.filter(([name]) => name.toLowerCase() !== 'content-length') : forwarded;
+};
