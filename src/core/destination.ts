@@ -34,9 +34,9 @@ export const canonicalHost = (raw: string): string | undefined => {
     return isIPv6(inner) && !inner.includes('%') ? canonicalIPv6(inner) : undefined;
   }
   if (isIPv4(raw)) return raw;
-  const hasOnlyAscii = /^[\x21-\x7e]+$/.test(raw);
-  if (hasOnlyAscii && /[^A-Za-z0-9._-]/.test(raw)) return undefined;
-  const ascii = (hasOnlyAscii ? raw : domainToASCII(raw)).toLowerCase();
+  // Before anything is mapped: the URL parser behind domainToASCII drops line ends and decodes "%2e".
+  if (/[^A-Za-z0-9._\-\u0080-\u{10ffff}]/u.test(raw)) return undefined;
+  const ascii = (/^[A-Za-z0-9._-]+$/.test(raw) ? raw : domainToASCII(raw)).toLowerCase();
   const name = ascii.endsWith('.') ? ascii.slice(0, -1) : ascii;
   const labels = name.split('.');
   if (name.length > 253 || !labels.every((l) => label.test(l))) return undefined;

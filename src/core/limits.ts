@@ -65,6 +65,22 @@ export const limits = {
   messageBytesMax: 1024 * 1024,
   grpcKeepAliveIntervalMs: 30_000,
   grpcKeepAliveTimeoutMs: 10_000,
+  /** From an accepted TCP connection to its first HTTP/2 frame, on either side. */
+  grpcHandshakeTimeoutMs: 5_000,
+  /** A connection without calls is closed; the next call opens a new one. */
+  grpcIdleTimeoutMs: 300_000,
+  /** Connections to one gRPC server: above `watchersMax`, each watcher having one. */
+  grpcConnectionsMax: 12_000,
+  /** Calls at a time on one connection (THREATS S-3); further ones wait at the client. */
+  grpcStreamsMax: 100,
+  /** What one connection may hold in memory at the server, in MB as node:http2 counts. */
+  grpcSessionMemoryMaxMb: 32,
+  /** One text in a message: above SPIFFE IDs (2,048), cut event fields and reasons that quote them. */
+  wireTextBytesMax: 8 * 1024,
+  /** One list in a message: above the 10,000 targets that are aimed at; the size of the message bounds the rest. */
+  wireListMax: 20_000,
+  /** A fault's detail, and its decision, in trailers: with the decision, and percent-encoded at worst, within Node's 64 KiB for them. */
+  faultDetailCharsMax: 2_048,
   /** First and longest pause between tries to reach a peer; doubled in between, with jitter. */
   reconnectPauseMinMs: 200,
   reconnectPauseMaxMs: 10_000,
@@ -91,6 +107,8 @@ export const limits = {
   /** Connections to the discovery and JWKS endpoints. */
   issuerConnectionsMax: 256,
   watchersMax: 10_000,
+  /** Updates that wait for a watcher that does not read; past it the stream ends, and the next one begins with a snapshot. */
+  watchBacklogMax: 16,
   /** Attestations the broker remembers: two live SVIDs for each of `watchersMax` proxies while they renew, and as many again. */
   attestationsMax: 40_000,
   /** Of these, for one set of attributes (one pod): a pod that attests in a loop forgets its own, not its neighbours'. */
@@ -149,7 +167,7 @@ export const limits = {
   eventGapGraceMs: 60_000,
   /** Gaps remembered for one proxy run, for late arrivals; the oldest is forgotten first. */
   eventGapsMax: 64,
-  /** Proxy runs the collector remembers for deduplication, some 300 B each. */
+  /** Proxy runs the collector remembers for deduplication, some 500 B each. */
   eventReportersMax: 50_000,
   /** Bytes written to the event store before one sync. */
   eventCommitBytesMax: 8 * 1024 * 1024,

@@ -18,7 +18,7 @@ import { acceptTls, startsWithTls } from './listener/handshake.ts';
 import { NodeBody } from './listener/node-body.ts';
 import { NodeSink } from './listener/node-sink.ts';
 import { type Spliced, splice } from './listener/splice.ts';
-import { problemBytes, respond } from './respond.ts';
+import { closesConnection, problemBytes, respond } from './respond.ts';
 
 /** A CONNECT that waits to be answered. */
 export interface Tunnel {
@@ -68,6 +68,8 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
   const tunnels = new WeakMap<Socket, TunnelClaims>();
   /** The exchange that a connection is in the middle of. */
   const current = new WeakMap<Socket, { readonly body: NodeBody | undefined; readonly response: ServerResponse }>();
+  /** Connections that were answered with an end: whatever else they have sent is nobody's request. */
+  const ending = new WeakSet<Socket>();
   const sockets = new Set<Socket>();
   let isDraining = false;
 
@@ -87,6 +89,7 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
   };
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    if (ending.has(request.socket)) return;
     const sink = new NodeSink(request, response, clock.monotonic);
     if (isDraining) response.shouldKeepAlive = false;
     try {
@@ -100,6 +103,7 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
       void handlers.request(accepted);
     } catch (thrown) {
       const fault = asFault(thrown);
+      if (closesConnection(fault)) ending.add(request.socket);
       handlers.refused(fault);
       respond(sink, fault, randomUUID());
     }
@@ -158,6 +162,8 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
   };
 
   const onClientError = (error: Error & { code?: string }, socket: Socket): void => {
+    if (ending.has(socket)) return;
+    ending.add(socket);
     const fault = clientFault(error);
     const exchange = current.get(socket);
     if (exchange && !exchange.response.writableFinished) {
@@ -255,6 +261,7 @@ const clientFault = (error: Error & { code?: string }): Fault => {
     HPE_UNEXPECTED_CONTENT_LENGTH: 'framing_invalid',
     HPE_INVALID_TRANSFER_ENCODING: 'framing_invalid',
     HPE_INVALID_CHUNK_SIZE: 'framing_invalid',
+    HPE_INVALID_EOF_STATE: 'client_closed',
     ECONNRESET: 'client_closed',
     EPIPE: 'client_closed',
   };

@@ -17,6 +17,8 @@ export interface ProblemResponse {
 /** After these the two ends may disagree about where the next request begins. */
 const closing: ReadonlySet<FaultCode> = new Set(['request_malformed', 'framing_invalid', 'headers_too_large', 'request_timeout', 'authority_mismatch', 'authority_invalid']);
 
+export const closesConnection = (fault: Fault): boolean => closing.has(fault.code);
+
 export const problemOf = (fault: Fault, requestId: string): ProblemResponse => {
   const { status, title, ask, retry, blame, proxyStatus } = fault.row;
   const { decision } = fault;
@@ -40,7 +42,7 @@ export const problemOf = (fault: Fault, requestId: string): ProblemResponse => {
   ];
   if (retry) headers.push(['retry-after', '1']);
   if (status === 405) headers.push(['allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
-  if (closing.has(fault.code)) headers.push(['connection', 'close']);
+  if (closesConnection(fault)) headers.push(['connection', 'close']);
   return { status, reason: STATUS_CODES[status] ?? 'Client Closed Request', headers, body };
 };
 

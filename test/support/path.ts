@@ -1,0 +1,191 @@
+/**
+ * The proxy's whole request path over real sockets, with the broker's answers given by the test: listener, interception,
+ * pipeline and outbound are the real ones, joined as proxy/run.ts joins them.
+ */
+import { readFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { AccessEventDraft } from '../../src/core/access-event.ts';
+import { Fault } from '../../src/core/fault.ts';
+import type { Grant, PlacedCredential } from '../../src/core/grant.ts';
+import type { Rule } from '../../src/core/policy.ts';
+import { Secret } from '../../src/core/secret.ts';
+import type { Target } from '../../src/core/target.ts';
+import { createResolver, type PinnedAddress } from '../../src/net/dial.ts';
+import { createOutbound } from '../../src/net/outbound.ts';
+import { systemClock } from '../../src/ops/clock.ts';
+import { createLog } from '../../src/ops/log.ts';
+import { createMetrics } from '../../src/ops/metrics.ts';
+import type { GrantSource } from '../../src/proxy/grant.ts';
+import { startListener } from '../../src/proxy/listener.ts';
+import { createInterception } from '../../src/proxy/listener/interception.ts';
+import { createPipeline, reportFault } from '../../src/proxy/pipeline.ts';
+import { routingTable } from '../../src/proxy/route.ts';
+import { createTunnelHandler } from '../../src/proxy/tunnel.ts';
+
+export const bearer = (value: string): PlacedCredential => ({
+  placement: { kind: 'bearer' },
+  value: new Secret(value),
+  providerKind: 'jwt',
+  provider: 'test',
+  fingerprint: 'f00',
+  expiresAtMs: Date.now() + 600_000,
+});
+
+export const allowAll: Rule = { policy: 'p', policyVersion: 'v1', name: 'all', effect: 'allow', methods: [], paths: [], condition: '' };
+
+export const target = (name: string, rest: Partial<Target> = {}): Target => ({
+  name,
+  hosts: [`${name}.outrider.test`],
+  ports: [80, 443],
+  cleartextAllowed: true,
+  trustBundlePem: '',
+  ...rest,
+});
+
+export const grantOf = (of: Target, rest: Partial<Grant> = {}): Grant => ({
+  id: `grant-${of.name}`,
+  target: of.name,
+  binding: { hosts: of.hosts, ports: of.ports, cleartextAllowed: of.cleartextAllowed },
+  configurationVersion: 'c1',
+  expiresAtMs: Date.now() + 600_000,
+  lifetimeMs: 600_000,
+  credentials: [bearer(`credential-for-${of.name}`)],
+  rules: [allowAll],
+  ...rest,
+});
+
+export interface PathOptions {
+  readonly dir: string;
+  readonly targets: readonly Target[];
+  readonly pins: readonly PinnedAddress[];
+  readonly trustPem: string;
+  readonly onUnmatched?: 'tunnel' | 'refuse';
+  readonly grants?: GrantSource;
+  /** Throws to refuse an intent. */
+  readonly onIntent?: (draft: AccessEventDraft) => void;
+}
+
+export interface Path {
+  readonly port: number;
+  /** What programs trust: the public bundle. */
+  readonly bundle: string;
+  readonly events: AccessEventDraft[];
+  readonly logs: string[];
+  readonly metrics: () => Promise<string>;
+  readonly close: () => Promise<void>;
+}
+
+export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 'tunnel', grants, onIntent }: PathOptions): Promise<Path> => {
+  const metrics = createMetrics('proxy');
+  const logs: string[] = [];
+  const log = createLog({ role: 'proxy', level: 'debug', write: (line) => logs.push(line) });
+  const clock = systemClock;
+  const events: AccessEventDraft[] = [];
+  const eventLog = {
+    intent: (draft: AccessEventDraft) => {
+      onIntent?.(draft);
+      events.push(draft);
+    },
+    record: (draft: AccessEventDraft) => void events.push(draft),
+    waiting: () => 0,
+    flush: async () => 0,
+    close: () => undefined,
+  };
+  const bundleFile = join(dir, 'ca-bundle.pem');
+  const interception = createInterception({ bundleFile, commonName: 'Outrider interception test', clock });
+  const table = routingTable({ configurationVersion: 'c1', targets });
+  interception.permit([...new Set(targets.flatMap(({ hosts }) => hosts))]);
+  const byName = new Map(targets.map((one) => [one.name, one]));
+  const resolver = createResolver(pins);
+  const outbound = createOutbound({ resolver, trustPems: [trustPem] });
+  const shared = { table: () => table, routePolicy: { onUnmatched }, unmatchedPrivateAllowed: false, events: eventLog, metrics, clock, log };
+  const pipeline = createPipeline({
+    ...shared,
+    identity: () => ({ identity: { spiffeId: 'spiffe://outrider.test/ns/demo/sa/app', attestationId: 'a1' }, fault: undefined }),
+    grants: grants ?? {
+      get: ({ target: name }) => {
+        const found = byName.get(name);
+        if (!found) throw new Fault('target_unknown');
+        return grantOf(found);
+      },
+    },
+    outbound,
+  });
+  const listener = await startListener({
+    host: '127.0.0.1',
+    port: 0,
+    clock,
+    handlers: { request: pipeline, tunnel: createTunnelHandler({ ...shared, interception, resolver }), refused: (fault) => reportFault(metrics, fault, { log }) },
+  });
+  return {
+    port: listener.address.port,
+    bundle: readFileSync(bundleFile, 'utf8'),
+    events,
+    logs,
+    metrics: () => metrics.expose(),
+    close: async () => {
+      await listener.drain(1_000);
+      await outbound.close();
+    },
+  };
+};
+
+// Raw clients -------------------------------------------------------------------------------------------------------
+
+/** Sends bytes and reads until the other end closes or `enough` says so. */
+export const exchange = (socket: Socket, bytes: string | Buffer, enough: (text: string) => boolean = () => false): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = '';
+    const done = (): void => {
+      socket.off('data', read);
+      resolve(text);
+    };
+    const read = (chunk: Buffer): void => {
+      text += chunk.toString('latin1');
+      if (enough(text)) done();
+    };
+    socket.on('data', read);
+    socket.once('close', done);
+    socket.once('end', done);
+    socket.once('error', (error: NodeJS.ErrnoException) => (error.code === 'ECONNRESET' || error.code === 'EPIPE' ? done() : reject(error)));
+    socket.write(bytes);
+  });
+
+export const dial = (port: number): Promise<Socket> =>
+  new Promise((resolve, reject) => {
+    const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', reject);
+  });
+
+/** One whole response with a Content-Length or without a body. */
+export const wholeResponse = (text: string): boolean => {
+  const end = text.indexOf('\r\n\r\n');
+  if (end < 0) return false;
+  const length = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, end));
+  return text.length >= end + 4 + Number(length?.[1] ?? 0) && (length !== null || /\r\n0\r\n\r\n$/.test(text) || /^HTTP\/1.1 (204|304|1..)/.test(text));
+};
+
+/** CONNECT through the proxy; resolves with the socket when it was answered 200, else with the answer. */
+export const tunnelTo = async (port: number, authority: string, headers = ''): Promise<{ socket: Socket; refusal: string | undefined }> => {
+  const socket = await dial(port);
+  const answer = await exchange(socket, `CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${headers}\r\n`, (text) => text.includes('\r\n\r\n'));
+  if (answer.startsWith('HTTP/1.1 200')) return { socket, refusal: undefined };
+  return { socket, refusal: answer };
+};
+
+/** TLS inside a tunnel; `name` is what the certificate is checked for, `servername` what SNI says. */
+export const secure = (socket: Socket, ca: string, name: string, servername: string | undefined = name): Promise<TLSSocket> =>
+  new Promise((resolve, reject) => {
+    const secured = connectTls({
+      socket,
+      ca,
+      ...(servername === undefined || servername === '' ? {} : { servername }),
+      ALPNProtocols: ['http/1.1'],
+      checkServerIdentity: (_host, certificate) => (certificate.subjectaltname?.split(', ').includes(`DNS:${name}`) ? undefined : new Error(`not for ${name}`)),
+    });
+    secured.once('secureConnect', () => resolve(secured));
+    secured.once('error', reject);
+  });
