@@ -201,7 +201,7 @@ const sendFault = (error: unknown, hasStarted: boolean): Fault => {
   if (error instanceof errors.BodyTimeoutError) return new Fault('target_truncated', options);
   if (error instanceof errors.HeadersOverflowError) return new Fault('target_malformed', { detail: 'Its header block is too large.', ...options });
   if (error instanceof errors.RequestContentLengthMismatchError) return new Fault('framing_invalid', options);
-  if (error instanceof errors.HTTPParserError || (error instanceof errors.SocketError && error.message.startsWith('bad '))) {
+  if (error instanceof errors.HTTPParserError || error instanceof errors.ResponseContentLengthMismatchError || (error instanceof errors.SocketError && error.message.startsWith('bad '))) {
     return new Fault(hasStarted ? 'target_truncated' : 'target_malformed', options);
   }
   return new Fault(hasStarted ? 'target_truncated' : 'target_closed', options);

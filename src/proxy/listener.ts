@@ -100,7 +100,7 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
       const body = admitted.hasBody ? new NodeBody(request, sayContinue) : undefined;
       current.set(request.socket, { body, response });
       const accepted = accept(request, sink, admitted, body);
-      void handlers.request(accepted);
+      void handlers.request(accepted).then(() => body?.return());
     } catch (thrown) {
       const fault = asFault(thrown);
       if (closesConnection(fault)) ending.add(request.socket);

@@ -30,7 +30,7 @@ export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: D
       body: prepared.body?.chunks,
     },
     {
-      head: (status, reason, headers) => sink.head(status, reason, answerHeaders(headers)),
+      head: (status, reason, headers) => sink.head(status, reason, answerHeaders(status, headers)),
       data: (chunk) => sink.write(chunk),
       onDrain: (resume) => sink.onDrain(resume),
     },
@@ -40,12 +40,15 @@ export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: D
   sink.end();
 };
 
-/** The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules. */
-export const answerHeaders = (headers: HeaderList): HeaderList => {
+/**
+ * The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules or that a
+ * 204 must not have (RFC 9110 section 8.6).
+ */
+export const answerHeaders = (status: number, headers: HeaderList): HeaderList => {
   if (headers.length > limits.headerCountMax || blockBytes(headers) > limits.headerBytesMax) {
     throw new Fault('target_malformed', { detail: 'Its header block is too large.' });
   }
-  const isChunked = valuesOf(headers, 'transfer-encoding').length > 0;
+  const hasNoLength = status === 204 || valuesOf(headers, 'transfer-encoding').length > 0;
   const forwarded = withoutHopByHop(headers);
-  return isChunked ? forwarded.filter(([name]) => name.toLowerCase() !== 'content-length') : forwarded;
+  return hasNoLength ? forwarded.filter(([name]) => name.toLowerCase() !== 'content-length') : forwarded;
 };

@@ -146,6 +146,7 @@ export const exchange = (socket: Socket, bytes: string | Buffer, enough: (text: 
       text += chunk.toString('latin1');
       if (enough(text)) done();
     };
+    socket.setMaxListeners(0);
     socket.on('data', read);
     socket.once('close', done);
     socket.once('end', done);

@@ -9,6 +9,9 @@ import { boundedField } from './field.ts';
 
 const field = (value: string): string => boundedField(value, limits.eventFieldBytesMax);
 
+/** SPIFFE-ID specification section 2.3: never cut, or the collector would take it for another workload's. */
+const spiffeIdBytesMax = 2048;
+
 /**
  * The path alone, in memory of its own: a slice of a request target would keep the query string alive for as long as the
  * event waits. Concatenation and slicing copy a short text; that the path has no "?" is the router's promise, kept here too.
@@ -33,12 +36,17 @@ const credentialOf = ({ providerKind, provider, placement, fingerprint }: Creden
   fingerprint: field(fingerprint),
 });
 
-/** A count that every encoder takes. */
-const counted = (value: number): number => (value >= 0 && value <= Number.MAX_SAFE_INTEGER ? Math.trunc(value) : 0);
-const duration = (ms: number): number => (ms >= 0 && Number.isFinite(ms) ? ms : 0);
+/** Numbers that every encoder takes; what is none of them becomes 0. */
+const counted = (value: number, max: number = Number.MAX_SAFE_INTEGER): number => (value >= 0 && value <= max ? Math.trunc(value) : 0);
+const duration = (ms: number): number => (ms >= 0 && ms <= durationMsMax ? ms : 0);
+/** A hundred years: anything longer is a mistake of arithmetic. */
+const durationMsMax = 100 * 365 * 86_400_000;
+/** The last instant of RFC 3339 and of a protobuf Timestamp. */
+const timeMsMax = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
+const statusMax = 999;
 
 const outcomeOf = (outcome: Outcome): Outcome => ({
-  status: counted(outcome.status),
+  status: counted(outcome.status, statusMax),
   fault: field(outcome.fault),
   requestBodyBytes: counted(outcome.requestBodyBytes),
   responseBodyBytes: counted(outcome.responseBodyBytes),
@@ -49,9 +57,9 @@ const outcomeOf = (outcome: Outcome): Outcome => ({
 export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent => ({
   sequence,
   kind: draft.kind,
-  timeMs: counted(draft.timeMs),
+  timeMs: counted(draft.timeMs, timeMsMax),
   requestId: field(draft.requestId),
-  workload: field(draft.workload),
+  workload: boundedField(draft.workload, spiffeIdBytesMax),
   attestationId: field(draft.attestationId),
   target: field(draft.target),
   destination: field(draft.destination),

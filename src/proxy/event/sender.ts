@@ -10,7 +10,7 @@ import type { AccessEvent } from '../../core/access-event.ts';
 import { asFault, Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import type { Clock } from '../../ops/clock.ts';
-import type { Log } from '../../ops/log.ts';
+import type { Log, LogFields } from '../../ops/log.ts';
 import type { Metrics } from '../../ops/metrics.ts';
 import type { EventChannel, EventListener, openEvents, Peer } from '../../rpc/client.ts';
 import type { SvidSource } from '../../rpc/svid-source.ts';
@@ -54,6 +54,10 @@ export const batchOf = (events: readonly AccessEvent[], bytesMax: number): reado
   });
   return tooMany < 0 ? events : events.slice(0, tooMany);
 };
+
+/** rpc names what happens to a connection after the broker, whoever the peer is; here it is the collector. */
+const reasonOf = (fault: Fault): LogFields =>
+  fault.code.startsWith('broker_') ? { reason: fault.code.slice('broker_'.length), error: fault.cause } : { reason: fault.code, error: fault };
 
 /** Message bytes left for the boot id and framing. */
 const batchBytesMax = limits.messageBytesMax - 4096;
@@ -122,8 +126,7 @@ export const createSender = (options: SenderOptions): Sender => {
     cancelPatience = undefined;
     metrics.set('outrider_proxy_collector_connected', {}, 0);
     const pauseMs = reconnectPauseMs(failures, options.random);
-    const fields = { error: fault, code: fault.code, waiting: queue.size(), pauseMs };
-    log[failures === 0 ? 'warn' : 'debug'](fields, 'the event stream to the collector ended');
+    log[failures === 0 ? 'warn' : 'debug']({ ...reasonOf(fault), waiting: queue.size(), pauseMs }, 'the event stream to the collector ended');
     failures += 1;
     if (fault.code === 'identity_refused' || fault.code === 'identity_expired') svids.renew();
     cancelPause = clock.after(pauseMs, connect);

@@ -56,8 +56,11 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
     return promise;
   }
 
+  /** Nobody wants the rest. */
   return(): Promise<IteratorResult<Uint8Array>> {
     this.#release();
+    this.#waiter?.resolve(finished);
+    this.#waiter = undefined;
     return Promise.resolve(finished);
   }
 
