@@ -52,7 +52,8 @@ export const outboundFetch = ({ caPem, timeoutMs, bodyBytesMax }: OutboundFetchO
   return async (target, init = {}) => {
     const url = permittedUrl(target);
     // An empty CA file must not turn into trust in every public authority.
-    if (caPem !== undefined && !caPem.includes('-----BEGIN CERTIFICATE-----')) throw new OutboundError('untrusted', url.origin, 'NO_CERTIFICATE_IN_CA');
+    if (caPem !== undefined && !caPem.includes('-----BEGIN CERTIFICATE-----'))
+      throw new OutboundError('untrusted', url.origin, 'NO_CERTIFICATE_IN_CA');
     const deadline = AbortSignal.timeout(timeoutMs);
     const signal = init.signal ? AbortSignal.any([deadline, init.signal]) : deadline;
     const client = new Client(url.origin, {
@@ -89,7 +90,8 @@ const exchange = async (client: Client, url: URL, init: OutboundInit, signal: Ab
   const sent = new Headers(init.headers);
   // Bounds on decoded bytes would need a decoder with a bound: ask for none, and refuse what is encoded all the same.
   sent.set('accept-encoding', 'identity');
-  if (init.body instanceof URLSearchParams && !sent.has('content-type')) sent.set('content-type', 'application/x-www-form-urlencoded;charset=UTF-8');
+  if (init.body instanceof URLSearchParams && !sent.has('content-type'))
+    sent.set('content-type', 'application/x-www-form-urlencoded;charset=UTF-8');
   const answer = await client.request({
     path: `${url.pathname}${url.search}`,
     method: init.method ?? 'GET',
@@ -115,15 +117,17 @@ const exchange = async (client: Client, url: URL, init: OutboundInit, signal: Ab
   return new Response(hasNoBody ? null : Buffer.concat(chunks), { status, headers });
 };
 
-const certificateCodes = /^(?:CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_CA|INVALID_PURPOSE|HOSTNAME_MISMATCH|PATH_LENGTH|ERR_TLS_CERT|CRL_)/;
-const protocolCodes = /^(?:HPE_|UND_ERR_(?:HEADERS_OVERFLOW|RES|INVALID|NOT_SUPPORTED))/;
+const certificateCodes =
+  /^(?:CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_CA|INVALID_PURPOSE|HOSTNAME_MISMATCH|PATH_LENGTH|ERR_TLS_CERT|CRL_)/;
+const protocolCodes = /^(?:HPE_|UND_ERR_(?:HEADERS_OVERFLOW|INVALID|NOT_SUPPORTED))/;
 
 const describe = (error: unknown, origin: string): OutboundError => {
   if (error instanceof OutboundError) return error;
   const { code: raw } = (error ?? {}) as { code?: unknown };
   const code = typeof raw === 'string' && /^[A-Z0-9_]{1,80}$/.test(raw) ? raw : '';
   if (certificateCodes.test(code)) return new OutboundError('untrusted', origin, code);
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') return new OutboundError('timeout', origin, code);
+  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT')
+    return new OutboundError('timeout', origin, code);
   if (protocolCodes.test(code) || code === '') return new OutboundError('malformed', origin, code);
   return new OutboundError('unreachable', origin, code);
 };

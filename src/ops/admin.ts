@@ -64,7 +64,11 @@ export const startAdmin = async ({ host, port, metrics, readiness }: AdminOption
 
 /** Listens, or throws an error that says what to do about a port in use. */
 export const listening = (
-  server: { listen: (port: number, host: string) => unknown; once: (event: string, listener: (error: Error) => void) => unknown; off: (event: string, listener: (error: Error) => void) => unknown },
+  server: {
+    listen: (port: number, host: string) => unknown;
+    once: (event: string, listener: (error: Error) => void) => unknown;
+    off: (event: string, listener: (error: Error) => void) => unknown;
+  },
   host: string,
   port: number,
 ): Promise<void> =>
@@ -90,9 +94,13 @@ const listenError = (error: Error, host: string, port: number): Error => {
   const { code } = error as { code?: string };
   const where = `${host}:${port}`;
   if (code === 'EADDRINUSE') {
-    return new ListenError(`${where} is in use: stop the program that listens there (find it with "ss -ltnp sport = :${port}") or choose another port.`, error);
+    return new ListenError(
+      `${where} is in use: stop the program that listens there (find it with "ss -ltnp sport = :${port}") or choose another port.`,
+      error,
+    );
   }
   if (code === 'EACCES') return new ListenError(`${where} may not be opened by this user: choose a port above 1023.`, error);
-  if (code === 'EADDRNOTAVAIL') return new ListenError(`${where} is not an address of this machine: choose one that is, or 0.0.0.0.`, error);
+  if (code === 'EADDRNOTAVAIL')
+    return new ListenError(`${where} is not an address of this machine: choose one that is, or 0.0.0.0.`, error);
   return new ListenError(`${where} cannot be opened: ${error.message}`, error);
 };

@@ -12,6 +12,7 @@ const counter = <const L extends readonly string[]>(labels: L, help: string) => 
 const gauge = <const L extends readonly string[]>(labels: L, help: string) => ({ kind: 'gauge', labels, help }) as const;
 const histogram = <const L extends readonly string[]>(labels: L, help: string) => ({ kind: 'histogram', labels, help }) as const;
 
+// biome-ignore format: a table reads best as a table
 export const metricTable = {
   // Proxy
   outrider_proxy_requests_total: counter(['target', 'decision', 'code_class'], 'Requests and tunnels ended, by target ("" for unmatched), decision (allow, deny, pass, fault) and status class.'),

@@ -1,7 +1,18 @@
-/** What an operator writes for the broker. */
+/** What an operator writes for the broker. How each part is written is in broker/; how the parts must fit, in broker/references.ts. */
+import * as z from 'zod';
 import type { Placement } from '../core/grant.ts';
 import type { Effect } from '../core/policy.ts';
-import type { ListenAddress, LogLevel } from './proxy.ts';
+import { type ListenAddress, listenAddress } from './address.ts';
+import { attestor } from './broker/attestor.ts';
+import { issuer } from './broker/issuer.ts';
+import { policy } from './broker/policy.ts';
+import { provider } from './broker/provider.ts';
+import { target } from './broker/target.ts';
+import { workload } from './broker/workload.ts';
+import { duration } from './duration.ts';
+import { keys, list } from './grammar.ts';
+import { type LogLevel, log } from './logging.ts';
+import { filePath, trustDomain } from './text.ts';
 
 export interface ProjectedTokenAttestorSettings {
   readonly kind: 'projected_token';
@@ -111,6 +122,18 @@ export interface RuleSettings {
   readonly paths: readonly string[];
 }
 
+export interface IssuerSettings {
+  /** `iss` of minted tokens; discovery and JWKS are served below it. */
+  readonly url: string;
+  readonly listen: ListenAddress;
+  readonly algorithm: 'ES256' | 'RS256';
+  /** How often the signing key changes. The next key is published one overlap before, the last one kept one overlap after. */
+  readonly keyLifetimeMs: number;
+  readonly keyOverlapMs: number;
+  /** Serving certificate; undefined: one by the trust domain's authority. */
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
+}
+
 export interface BrokerSettings {
   readonly kind: 'broker';
   readonly trustDomain: string;
@@ -120,17 +143,7 @@ export interface BrokerSettings {
   readonly bundleFile: string;
   readonly listen: ListenAddress;
   readonly admin: ListenAddress;
-  readonly issuer: {
-    /** `iss` of minted tokens; discovery and JWKS are served below it. */
-    readonly url: string;
-    readonly listen: ListenAddress;
-    readonly algorithm: 'ES256' | 'RS256';
-    /** How often the signing key changes. The next key is published one overlap before, the last one kept one overlap after. */
-    readonly keyLifetimeMs: number;
-    readonly keyOverlapMs: number;
-    /** Serving certificate; undefined: one by the trust domain's authority. */
-    readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
-  };
+  readonly issuer: IssuerSettings;
   readonly svidLifetimeMs: number;
   readonly attestors: readonly AttestorSettings[];
   readonly workloads: readonly WorkloadSettings[];
@@ -139,3 +152,26 @@ export interface BrokerSettings {
   readonly policies: readonly PolicySettings[];
   readonly log: { readonly level: LogLevel };
 }
+
+/** An SVID is renewed at half its life; past a day, a stolen key would stay useful for too long. */
+const svidLifetimeMaxMs = 24 * 3_600_000;
+
+export const brokerSchema = keys(
+  {
+    kind: z.literal('broker'),
+    trustDomain,
+    stateDir: filePath('/var/lib/outrider/broker'),
+    bundleFile: filePath('/var/lib/outrider/broker-ca.pem'),
+    listen: listenAddress,
+    admin: listenAddress,
+    issuer,
+    svidLifetime: duration({ minMs: 1_000, maxMs: svidLifetimeMaxMs, write: '1h' }).default(3_600_000),
+    attestors: list(attestor, { write: '[{kind: projected_token, …}]', min: 1 }),
+    workloads: list(workload, { write: '[{name: NAME, …}]' }).default([]),
+    providers: list(provider, { write: '[{kind: jwt, …}]' }).default([]),
+    targets: list(target, { write: '[{name: NAME, …}]' }).default([]),
+    policies: list(policy, { write: '[{name: NAME, …}]' }).default([]),
+    log,
+  },
+  'a mapping',
+).transform(({ svidLifetime, ...written }): BrokerSettings => ({ ...written, svidLifetimeMs: svidLifetime }));

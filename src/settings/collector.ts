@@ -1,5 +1,12 @@
 /** What an operator writes for the collector. */
-import type { IdentitySettings, ListenAddress, LogLevel } from './proxy.ts';
+import * as z from 'zod';
+import { type ListenAddress, listenAddress } from './address.ts';
+import { keys } from './grammar.ts';
+import { type IdentitySettings, identity } from './identity.ts';
+import { type LogLevel, log } from './logging.ts';
+import { identityFiles, missingFiles } from './missing-files.ts';
+import { type Problem, sharedListeners } from './reference.ts';
+import { filePath } from './text.ts';
 
 export interface CollectorSettings {
   readonly kind: 'collector';
@@ -13,3 +20,19 @@ export interface CollectorSettings {
   };
   readonly log: { readonly level: LogLevel };
 }
+
+export const collectorSchema = keys(
+  {
+    kind: z.literal('collector'),
+    listen: listenAddress,
+    admin: listenAddress,
+    identity,
+    store: keys({ file: filePath('/var/lib/outrider/events.jsonl') }, '{file: /var/lib/outrider/events.jsonl}'),
+    log,
+  },
+  'a mapping',
+).transform((written): CollectorSettings => written);
+
+export const collectorReferences = (document: unknown): Problem[] => sharedListeners(document, [['listen'], ['admin']]);
+
+export const collectorWarnings = ({ identity }: CollectorSettings): readonly string[] => missingFiles(identityFiles(identity));

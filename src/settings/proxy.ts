@@ -1,18 +1,13 @@
 /** What an operator writes for the proxy. */
-export interface PeerSettings {
-  /** host:port of a gRPC server. */
-  readonly address: string;
-  /** The SPIFFE ID its certificate must have; checked instead of the host name. */
-  readonly spiffeId: string;
-}
-
-export interface IdentitySettings {
-  readonly broker: PeerSettings;
-  /** PEM of the trust domain's authorities, to recognise the broker by before the first attestation. Re-read on use. */
-  readonly brokerCaFile: string;
-  /** The projected service-account token. Re-read on use. */
-  readonly tokenFile: string;
-}
+import * as z from 'zod';
+import { limits } from '../core/limits.ts';
+import { dialAddress, host, isLoopback, type ListenAddress, listenAddress, port } from './address.ts';
+import { integer, keys, list, oneOf } from './grammar.ts';
+import { type IdentitySettings, identity, type PeerSettings, peer } from './identity.ts';
+import { type LogLevel, log } from './logging.ts';
+import { identityFiles, missingFiles, type NamedFile } from './missing-files.ts';
+import { itemsAt, type Problem, repeated, sharedListeners, valueAt } from './reference.ts';
+import { filePath } from './text.ts';
 
 export interface ResolveEntry {
   readonly host: string;
@@ -46,9 +41,62 @@ export interface ProxySettings {
   readonly log: { readonly level: LogLevel };
 }
 
-export interface ListenAddress {
-  readonly host: string;
-  readonly port: number;
-}
+/** Room for a burst of requests at least; at about 600 B an event, some 60 MiB at most. */
+const eventQueueFloor = 100;
+const eventQueueCeiling = 100_000;
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+const loopbackAddress = listenAddress.superRefine(({ host, port }, context) => {
+  if (isLoopback(host)) return;
+  const message = `is not a loopback address: a proxy that others can reach must ask them for a password or a client certificate, and this version cannot, write 127.0.0.1:${port}`;
+  context.addIssue({ code: 'custom', message });
+});
+
+const resolveEntry = keys({ host, port, address: dialAddress }, '{host: api.example.com, port: 443, address: 127.0.0.1:15443}').transform(
+  ({ host, port, address }): ResolveEntry => ({ host, port, address: address.host, addressPort: address.port }),
+);
+
+const upstream = keys(
+  {
+    caFiles: list(filePath('/etc/outrider/targets-ca.pem'), { write: '[/etc/outrider/targets-ca.pem]' }).default([]),
+    resolve: list(resolveEntry, { write: '[{host: api.example.com, port: 443, address: 127.0.0.1:15443}]' }).default([]),
+    unmatchedPrivateAddresses: oneOf(['allowed', 'refused']).default('refused'),
+  },
+  'a mapping with caFiles, resolve or unmatchedPrivateAddresses',
+).prefault({});
+
+export const proxySchema = keys(
+  {
+    kind: z.literal('proxy'),
+    listen: loopbackAddress,
+    admin: listenAddress,
+    identity,
+    collector: peer,
+    interception: keys({ bundleFile: filePath('/run/outrider/ca-bundle.pem') }, '{bundleFile: /run/outrider/ca-bundle.pem}'),
+    onUnmatched: oneOf(['tunnel', 'refuse']).default('tunnel'),
+    audit: oneOf(['required', 'best_effort']).default('required'),
+    eventQueueMax: integer(eventQueueFloor, eventQueueCeiling).default(limits.eventQueueMax),
+    upstream,
+    log,
+  },
+  'a mapping',
+).transform((written): ProxySettings => written);
+
+export const proxyReferences = (document: unknown): Problem[] => {
+  const entries = itemsAt(document, 'upstream', 'resolve').filter(({ value }) => typeof valueAt(value, 'host') === 'string');
+  return [
+    ...sharedListeners(document, [['listen'], ['admin']]),
+    ...repeated(
+      entries,
+      ({ value }) => JSON.stringify([valueAt(value, 'host'), valueAt(value, 'port')]),
+      ({ path }) => `is the host and port of upstream.resolve[${String(path.at(-1))}] again, remove one`,
+    ),
+  ];
+};
+
+const evidenceMayBeLost =
+  'audit: best_effort: credentials are used even when their use cannot be recorded; write required unless availability matters more than evidence';
+
+export const proxyWarnings = ({ audit, identity, upstream }: ProxySettings): readonly string[] => [
+  ...(audit === 'best_effort' ? [evidenceMayBeLost] : []),
+  ...missingFiles([...identityFiles(identity), ...upstream.caFiles.map((file, index): NamedFile => [`upstream.caFiles[${index}]`, file])]),
+];

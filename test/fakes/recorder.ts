@@ -29,11 +29,19 @@ export const field = (request: RecordedRequest, name: string): string[] => {
   return values;
 };
 
-export const startRecorder = async (files: ServerFiles, answer: RequestListener = (_request, response) => response.end('ok')): Promise<Recorder> => {
+export const startRecorder = async (
+  files: ServerFiles,
+  answer: RequestListener = (_request, response) => response.end('ok'),
+): Promise<Recorder> => {
   const requests: RecordedRequest[] = [];
   const connections: Buffer[][] = [];
   const listener: RequestListener = (request, response) => {
-    const recorded: RecordedRequest = { method: request.method as string, url: request.url as string, rawHeaders: request.rawHeaders, body: '' };
+    const recorded: RecordedRequest = {
+      method: request.method as string,
+      url: request.url as string,
+      rawHeaders: request.rawHeaders,
+      body: '',
+    };
     requests.push(recorded);
     request.on('data', (chunk: Buffer) => {
       if (recorded.body.length < 1_000_000) recorded.body += chunk.toString('latin1');

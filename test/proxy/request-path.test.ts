@@ -56,7 +56,7 @@ for (const [shape, send] of Object.entries(shapes)) {
     t.same(field(request as never, 'authorization'), ['Bearer credential-for-echo']);
     t.same(field(request as never, 'proxy-authorization'), []);
     t.same(field(request as never, 'host'), ['echo.outrider.test']);
-    t.same((request as { rawHeaders: string[] }).rawHeaders.filter((one) => one.toLowerCase() === 'x-first'), ['X-First', 'x-FIRST'], 'case and order of other fields are kept');
+    t.same(request?.rawHeaders.filter((one) => one.toLowerCase() === 'x-first'), ['X-First', 'x-FIRST'], 'case and order of other fields are kept');
     t.notMatch(origin.raw().join(), /theirs/);
   });
 

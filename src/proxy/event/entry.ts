@@ -73,14 +73,3 @@ export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent
   traceId: field(draft.traceId),
   lostCount: counted(draft.lostCount),
 });
-
-/** An upper bound of the event's encoded size: three bytes for every UTF-16 unit, and room for tags, numbers and lengths. */
-export const encodedBytesMax = (event: AccessEvent): number => {
-  let units = event.requestId.length + event.workload.length + event.attestationId.length + event.target.length;
-  units += event.destination.length + event.scheme.length + event.method.length + event.path.length + event.grantId.length;
-  units += event.traceId.length + (event.outcome?.fault.length ?? 0);
-  const { decision } = event;
-  if (decision) units += decision.policy.length + decision.policyVersion.length + decision.rule.length + decision.reason.length;
-  for (const c of event.credentials) units += c.providerKind.length + c.provider.length + c.placement.length + c.fingerprint.length + 8;
-  return units * 3 + 256;
-};

@@ -5,15 +5,15 @@
 import { createHash } from 'node:crypto';
 
 /**
- * `value` unchanged when it is well-formed and at most `bytesMax` bytes of UTF-8. A longer one keeps its beginning, cut between
- * characters, followed by ` [N more bytes, sha256 HEX]` of what was cut: still at most `bytesMax`, and two values that differ
- * stay different. Lone surrogates, which UTF-8 cannot carry, become U+FFFD. `bytesMax` is at least 128.
+ * `value` unchanged when it is at most `bytesMax` bytes of UTF-8. A longer one keeps its beginning, cut between characters,
+ * followed by ` [N more bytes, sha256 HEX]` of what was cut: still at most `bytesMax`, and two values that differ stay
+ * different. `bytesMax` is at least 128. (A lone surrogate is left to the encoder, which writes U+FFFD in its place.)
  */
 export const boundedField = (value: string, bytesMax: number): string => {
-  // No UTF-16 unit takes more than 3 bytes: most values need no measuring.
-  if (value.length * 3 <= bytesMax && value.isWellFormed()) return value;
+  // No UTF-16 unit takes more than 3 bytes: nearly every value is short enough not to be measured.
+  if (value.length * 3 <= bytesMax) return value;
   const bytes = Buffer.from(value, 'utf8');
-  if (bytes.length <= bytesMax) return value.toWellFormed();
+  if (bytes.length <= bytesMax) return value;
   // Every mark is as long as the longest: the number of all bytes is at least as wide as the number cut.
   const markBytes = mark(bytes.length, '').length + 64;
   let end = bytesMax - markBytes;

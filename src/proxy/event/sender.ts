@@ -13,8 +13,8 @@ import type { Clock } from '../../ops/clock.ts';
 import type { Log, LogFields } from '../../ops/log.ts';
 import type { Metrics } from '../../ops/metrics.ts';
 import type { EventChannel, EventListener, openEvents, Peer } from '../../rpc/client.ts';
+import { retryPauseMs } from '../../rpc/renewal.ts';
 import type { SvidSource } from '../../rpc/svid-source.ts';
-import { encodedBytesMax } from './entry.ts';
 import type { EventQueue } from './queue.ts';
 
 export interface Sender {
@@ -39,28 +39,11 @@ export interface SenderOptions {
   readonly onStored: () => void;
 }
 
-/** Pause before try number `failures + 1`: doubled from the shortest to the longest, the upper half of it random. */
-export const reconnectPauseMs = (failures: number, random: () => number): number => {
-  const full = Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(failures, 30));
-  return (full / 2) * (1 + random());
-};
-
-/** As many of `events` as surely fit one message; at least one. */
-export const batchOf = (events: readonly AccessEvent[], bytesMax: number): readonly AccessEvent[] => {
-  let bytes = 0;
-  const tooMany = events.findIndex((event, i) => {
-    bytes += encodedBytesMax(event);
-    return i > 0 && bytes > bytesMax;
-  });
-  return tooMany < 0 ? events : events.slice(0, tooMany);
-};
-
 /** rpc names what happens to a connection after the broker, whoever the peer is; here it is the collector. */
 const reasonOf = (fault: Fault): LogFields =>
-  fault.code.startsWith('broker_') ? { reason: fault.code.slice('broker_'.length), error: fault.cause } : { reason: fault.code, error: fault };
-
-/** Message bytes left for the boot id and framing. */
-const batchBytesMax = limits.messageBytesMax - 4096;
+  fault.code.startsWith('broker_')
+    ? { reason: fault.code.slice('broker_'.length), error: fault.cause }
+    : { reason: fault.code, error: fault };
 
 export const createSender = (options: SenderOptions): Sender => {
   const { queue, bootId, collector, svids, metrics, clock, log } = options;
@@ -109,9 +92,13 @@ export const createSender = (options: SenderOptions): Sender => {
         if (mine === generation) broke(fault);
       },
     };
-    const opened = options.open({ collector, svid, on });
-    if (mine !== generation) return opened.close(); // It failed while opening.
-    channel = opened;
+    try {
+      const opened = options.open({ collector, svid, on });
+      if (mine !== generation) return opened.close(); // It ended while opening.
+      channel = opened;
+    } catch (error) {
+      return broke(asFault(error));
+    }
     isWritable = true;
     sentThrough = acknowledgedThrough;
     // A batch without events asks what is stored: the answer says that the stream is open, and spares repeats.
@@ -125,9 +112,12 @@ export const createSender = (options: SenderOptions): Sender => {
     cancelPatience?.();
     cancelPatience = undefined;
     metrics.set('outrider_proxy_collector_connected', {}, 0);
-    const pauseMs = reconnectPauseMs(failures, options.random);
-    log[failures === 0 ? 'warn' : 'debug']({ ...reasonOf(fault), waiting: queue.size(), pauseMs }, 'the event stream to the collector ended');
     failures += 1;
+    const pauseMs = retryPauseMs(failures, options.random());
+    log[failures === 1 ? 'warn' : 'debug'](
+      { ...reasonOf(fault), waiting: queue.size(), pauseMs },
+      'the event stream to the collector ended',
+    );
     if (fault.code === 'identity_refused' || fault.code === 'identity_expired') svids.renew();
     cancelPause = clock.after(pauseMs, connect);
   };
@@ -182,7 +172,7 @@ export const createSender = (options: SenderOptions): Sender => {
   const pump = (): void => {
     if (channel === undefined || !isWritable || isTurnPending) return;
     const unsent = queue.peek(sentThrough, limits.eventBatchMax + 1);
-    const batch = batchOf(unsent.slice(0, limits.eventBatchMax), batchBytesMax);
+    const batch = unsent.slice(0, limits.eventBatchMax);
     const last = batch.at(-1);
     if (last === undefined) return;
     const isFirstOut = sentThrough <= acknowledgedThrough;

@@ -34,10 +34,13 @@ export const startsWithTls = (socket: Socket, head: Buffer): Promise<boolean | u
   });
 };
 
-/** The handshake as server; undefined when it failed or took too long. Offers http/1.1. */
+/** By preference. A client that offers none of them (h2 alone) gets the alert no_application_protocol (RFC 7301 section 3.2). */
+const spoken = ['http/1.1', 'http/1.0'];
+
+/** The handshake as server; undefined when it failed or took too long. */
 export const acceptTls = (socket: Socket, secureContext: SecureContext): Promise<TLSSocket | undefined> =>
   new Promise((resolve) => {
-    const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ['http/1.1'] });
+    const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNCallback: ({ protocols }) => spoken.find((one) => protocols.includes(one)) });
     const failed = (): void => {
       clearTimeout(timer);
       socket.destroy();

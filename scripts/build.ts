@@ -1,0 +1,114 @@
+/**
+ * `npm run build`: the shipping form. One ESM entry, dist/main.js, and chunks that load when a role needs them; next to them what
+ * the program reads at run time. Not minified: a stack trace in an incident has to be readable without the maps.
+ */
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, type Metafile, type Plugin } from 'esbuild';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/**
+ * grpc-js loads schemas for channelz and ORCA with proto-loader, which compiles code from strings. Neither is used here, and the
+ * image forbids such code: a stand-in that throws when it is called keeps protobufjs and yargs out.
+ */
+const withoutProtoLoader: Plugin = {
+  name: 'without-proto-loader',
+  setup: (bundler) => {
+    bundler.onResolve({ filter: /^@grpc\/proto-loader$/ }, () => ({ path: 'proto-loader', namespace: 'absent' }));
+    bundler.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
+      contents: `exports.loadSync = () => { throw new Error('@grpc/proto-loader is not part of this build: channelz and ORCA are not used'); };`,
+      loader: 'js',
+    }));
+  },
+};
+
+/** CommonJS packages ask for built-ins by `require`, which an ES module does not have. */
+const requireForCommonJs = `import { createRequire as createRequireForBundle } from 'node:module'; const require = createRequireForBundle(import.meta.url);`;
+
+/** Builds into `directory`, which is emptied first; the metafile says what went where. */
+export const buildBundle = async (directory: string): Promise<Metafile> => {
+  rmSync(directory, { recursive: true, force: true });
+  const { metafile } = await build({
+    absWorkingDir: root,
+    entryPoints: { main: 'src/main.ts' },
+    outdir: directory,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    splitting: true,
+    chunkNames: '[name]-[hash]',
+    sourcemap: 'external',
+    minify: false,
+    legalComments: 'eof',
+    metafile: true,
+    logLevel: 'warning',
+    plugins: [withoutProtoLoader],
+    banner: { js: requireForCommonJs },
+  });
+  const { name, version, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Record<string, string>;
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'package.json'), `${JSON.stringify({ name, version, license, private: true, type: 'module' }, null, 2)}\n`);
+  cpSync(join(root, 'config'), join(directory, 'config'), { recursive: true });
+  cpSync(join(root, 'LICENSE'), join(directory, 'LICENSE'));
+  writeFileSync(join(directory, 'THIRD-PARTY-LICENSES'), thirdPartyLicenses(metafile));
+  return metafile;
+};
+
+/** Every output that `entry` (a source file with chunks of its own) can load, itself included. */
+export const reachable = ({ outputs }: Metafile, entry: string): Set<string> => {
+  const first = Object.keys(outputs).find((output) => outputs[output]?.entryPoint === entry);
+  if (first === undefined) throw new Error(`${entry} is not an entry of the bundle`);
+  const seen = new Set<string>();
+  const visit = (output: string): void => {
+    if (seen.has(output)) return;
+    seen.add(output);
+    for (const { path } of outputs[output]?.imports ?? []) if (path in outputs) visit(path);
+  };
+  visit(first);
+  return seen;
+};
+
+/** Directories of npm packages with code in these outputs, relative to the repository. */
+const packageDirectories = ({ outputs }: Metafile, within: Iterable<string>): string[] => {
+  const directories = [...within].flatMap((output) =>
+    Object.entries(outputs[output]?.inputs ?? {})
+      .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+      .flatMap(([input]) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(input)?.[0] ?? []),
+  );
+  return [...new Set(directories)].toSorted();
+};
+
+/** npm packages, by name, with code in these outputs. */
+export const packagesIn = (metafile: Metafile, within: Iterable<string>): string[] => [
+  ...new Set(packageDirectories(metafile, within).map((directory) => directory.replace(/^.*node_modules\//, ''))),
+];
+
+/** The licences of all code in the bundle, which most of them ask to be shipped with; by name where a package has no text of its own. */
+const thirdPartyLicenses = (metafile: Metafile): string =>
+  packageDirectories(metafile, Object.keys(metafile.outputs))
+    .map((directory) => {
+      const { name, version, license } = JSON.parse(readFileSync(join(root, directory, 'package.json'), 'utf8')) as Record<string, string>;
+      const file = readdirSync(join(root, directory)).find((entry) => /^licen[cs]e/i.test(entry));
+      const text = file === undefined ? '' : `\n${readFileSync(join(root, directory, file), 'utf8').trim()}\n`;
+      return `${name} ${version}: ${license}\n${text}`;
+    })
+    .join(`\n${'-'.repeat(80)}\n\n`);
+
+if (import.meta.main) {
+  const metafile = await buildBundle(join(root, 'dist'));
+  const kib = (outputs: Iterable<string>): string => {
+    const bytes = [...outputs].reduce((sum, output) => sum + (metafile.outputs[output]?.bytes ?? 0), 0);
+    return `${(bytes / 1024).toFixed(0)} KiB`;
+  };
+  const code = Object.keys(metafile.outputs).filter((output) => output.endsWith('.js'));
+  console.log(
+    `dist/main.js and ${code.length - 1} chunks, ${kib(code)} in all, ${statSync(join(root, 'dist/main.js')).size} B before a command is chosen`,
+  );
+  for (const role of ['broker', 'collector', 'proxy']) {
+    const outputs = reachable(metafile, `src/${role}/run.ts`);
+    console.log(`  ${role.padEnd(10)} ${kib(outputs)}, ${packagesIn(metafile, outputs).length} packages`);
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * `npm run docs`: writes the tables of README.md that mirror the code between their markers, `<!-- faults -->` to `<!-- /faults -->`
+ * and so on. test/tidy.test.ts fails when one is out of date.
+ */
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { faults } from '../src/core/fault.ts';
+import { metricTable } from '../src/ops/metric-table.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/**
+ * Where the faults that a stage can end in are named: its own files, and those of the layers below that fail in its place. The
+ * identity and grant stages also end in what the broker answered.
+ */
+const stageSources: Readonly<Record<string, readonly string[]>> = {
+  listener: ['src/proxy/listener.ts', 'src/proxy/listener'],
+  route: ['src/proxy/route.ts', 'src/proxy/route'],
+  identity: [
+    'src/proxy/identity.ts',
+    'src/rpc/svid-source.ts',
+    'src/rpc/status.ts',
+    'src/broker/attest.ts',
+    'src/broker/attest',
+    'src/pki',
+  ],
+  grant: [
+    'src/proxy/grant.ts',
+    'src/proxy/grant',
+    'src/rpc/status.ts',
+    'src/rpc/wire/grant.ts',
+    'src/broker/service.ts',
+    'src/broker/provider.ts',
+    'src/broker/provider',
+  ],
+  authorize: ['src/proxy/authorize.ts'],
+  inject: ['src/proxy/inject.ts', 'src/proxy/inject'],
+  event: ['src/proxy/event.ts'],
+  upstream: ['src/proxy/upstream.ts', 'src/net/dial.ts', 'src/net/outbound.ts'],
+};
+
+const sourcesIn = (path: string): string[] => {
+  const at = join(root, path);
+  if (!existsSync(at)) return [];
+  if (statSync(at).isFile()) return [readFileSync(at, 'utf8')];
+  return readdirSync(at).flatMap((name) => sourcesIn(join(path, name)));
+};
+
+const codes = Object.keys(faults);
+
+/** Fault codes written as literals in a stage's sources, in the table's order. */
+export const codesOfStage = (stage: string): string[] => {
+  const text = (stageSources[stage] ?? []).flatMap(sourcesIn).join('\n');
+  return codes.filter((code) => text.includes(`'${code}'`));
+};
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n');
+
+const code = (text: string): string => `\`${text}\``;
+
+/** Marker → what stands between it and its end. */
+export const tables = (): Readonly<Record<string, string>> => ({
+  stages: table(
+    ['stage', 'can end in'],
+    Object.keys(stageSources).map((stage) => [stage, codesOfStage(stage).map(code).join(' ')]),
+  ),
+  faults: table(
+    ['code', 'status', 'whose', 'retry', 'what happened'],
+    Object.entries(faults).map(([name, { status, blame, retry, title }]) => [
+      code(name),
+      String(status),
+      blame,
+      retry ? 'yes' : 'no',
+      title,
+    ]),
+  ),
+  metrics: table(
+    ['metric', 'kind', 'labels', 'meaning'],
+    Object.entries(metricTable).map(([name, { kind, labels, help }]) => [code(name), kind, labels.map(code).join(' '), help]),
+  ),
+});
+
+/** `readme` with every table between markers made anew. Throws when a marker is missing. */
+export const withTables = (readme: string): string =>
+  Object.entries(tables()).reduce((text, [name, content]) => {
+    const between = new RegExp(`(<!-- ${name} -->\n)[^]*?(<!-- /${name} -->)`);
+    if (!between.test(text)) throw new Error(`README.md has no <!-- ${name} --> … <!-- /${name} -->, each on a line of its own`);
+    return text.replace(between, (_, start: string, end: string) => `${start}\n${content}\n\n${end}`);
+  }, readme);
+
+if (import.meta.main) {
+  const file = join(root, 'README.md');
+  const before = readFileSync(file, 'utf8');
+  const after = withTables(before);
+  if (after !== before) writeFileSync(file, after);
+  console.log(after === before ? 'README.md is up to date' : 'README.md: tables rewritten');
+}

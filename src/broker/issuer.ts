@@ -1,0 +1,121 @@
+/**
+ * The broker as an OIDC issuer: short-lived JWTs that clouds and token endpoints can verify by discovery and JWKS, without a
+ * stored secret. Keys live in the store; when each one is published, signs and goes is arithmetic (issuer/schedule.ts); the
+ * documents are served by issuer/serve.ts. Whoever runs it calls `rotate` at `nextRotationMs`.
+ */
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { SignJWT } from 'jose';
+import { limits } from '../core/limits.ts';
+import { Secret } from '../core/secret.ts';
+import type { Clock } from '../ops/clock.ts';
+import type { BrokerSettings } from '../settings/broker.ts';
+import { inOrder, nextRotationMs, planRotation, publishedKeys, signingKey } from './issuer/schedule.ts';
+import { createSigningKey, loadSigningKey, type SigningKey } from './issuer/signing-key.ts';
+import type { BrokerStore } from './store.ts';
+
+export { type IssuerServer, type IssuerServerOptions, type ServingCertificate, startIssuerServer } from './issuer/serve.ts';
+
+export type IssuerSettings = BrokerSettings['issuer'];
+
+export interface MintOptions {
+  readonly audience: string;
+  readonly subject: string;
+  /** Shortened to `limits.mintedTokenLifetimeMaxMs` and to the key overlap. */
+  readonly lifetimeMs: number;
+  /** Further claims; none of the registered ones. */
+  readonly claims?: Readonly<Record<string, string>>;
+}
+
+export interface MintedToken {
+  readonly token: Secret;
+  /** Exactly the token's `exp`. */
+  readonly expiresAtMs: number;
+}
+
+export interface TokenIssuer {
+  readonly mint: (options: MintOptions) => Promise<MintedToken>;
+  /** RFC 7517 section 5: the keys to be published now, public parts only. */
+  readonly jwks: () => object;
+  /** OpenID Connect Discovery 1.0 section 3. */
+  readonly discovery: () => object;
+  /** Makes the next key and forgets old ones, as far as that is due. Calls at the same time are one. */
+  readonly rotate: () => Promise<void>;
+  /** Wall clock: when `rotate` has something to do next. */
+  readonly nextRotationMs: () => number;
+  /** How many keys are published now. */
+  readonly keyCount: () => number;
+}
+
+export interface IssuerOptions {
+  readonly settings: Pick<IssuerSettings, 'url' | 'algorithm' | 'keyLifetimeMs' | 'keyOverlapMs'>;
+  readonly store: BrokerStore;
+  readonly clock: Clock;
+}
+
+/** RFC 7519 section 4.1: set by `mint` alone. */
+const registeredClaims = new Set(['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti']);
+
+/** Loads the stored keys and makes what is due, so that it can sign when the promise resolves. */
+export const createIssuer = async ({ settings, store, clock }: IssuerOptions): Promise<TokenIssuer> => {
+  let keys = inOrder((await store.signingKeys()).map(loadSigningKey));
+  let rotating: Promise<void> | undefined;
+
+  const rotate = async (): Promise<void> => {
+    const isOutdated = keys.at(-1)?.algorithm !== settings.algorithm;
+    const plan = planRotation(keys, clock.now(), settings, isOutdated);
+    if (plan.create) {
+      const key = await createSigningKey(settings.algorithm, clock.now(), plan.create.signsFromMs);
+      // Stored before it is published: a key that a restart forgets must never have been seen.
+      await store.saveSigningKey(key);
+      keys = inOrder([...keys, key]);
+    }
+    for (const kid of plan.forget) await store.deleteSigningKey(kid);
+    keys = keys.filter(({ kid }) => !plan.forget.includes(kid));
+  };
+  const rotateOnce = async (): Promise<void> => {
+    rotating ??= rotate().finally(() => {
+      rotating = undefined;
+    });
+    await rotating;
+  };
+  await rotateOnce();
+
+  const published = (): readonly SigningKey[] => publishedKeys(keys, clock.now(), settings);
+  return {
+    mint: async ({ audience, subject, lifetimeMs, claims = {} }) => {
+      assert(!Object.keys(claims).some((name) => registeredClaims.has(name)), 'registered claims are set by the issuer');
+      assert(lifetimeMs >= 1000, 'a token lives for a second at least');
+      const nowMs = clock.now();
+      const key = signingKey(keys, nowMs);
+      assert(key, 'a key is made before the first token');
+      const issuedAt = Math.floor(nowMs / 1000);
+      const expiresAt = issuedAt + Math.floor(Math.min(lifetimeMs, tokenLifetimeMaxMs(settings)) / 1000);
+      const token = await new SignJWT(claims)
+        .setProtectedHeader({ alg: key.algorithm, kid: key.kid, typ: 'JWT' })
+        .setIssuer(settings.url)
+        .setSubject(subject)
+        .setAudience(audience)
+        .setIssuedAt(issuedAt)
+        .setNotBefore(issuedAt)
+        .setExpirationTime(expiresAt)
+        .setJti(randomUUID())
+        .sign(key.privateKey);
+      return { token: new Secret(token), expiresAtMs: expiresAt * 1000 };
+    },
+    jwks: () => ({ keys: published().map(({ publicJwk }) => publicJwk) }),
+    discovery: () => ({
+      issuer: settings.url,
+      jwks_uri: `${settings.url.replace(/\/$/, '')}/jwks`,
+      response_types_supported: ['id_token'],
+      subject_types_supported: ['public'],
+      id_token_signing_alg_values_supported: [...new Set(published().map(({ algorithm }) => algorithm))],
+    }),
+    rotate: rotateOnce,
+    nextRotationMs: () => nextRotationMs(keys, settings),
+    keyCount: () => published().length,
+  };
+};
+
+/** No token outlives the publication of its key (see issuer/schedule.ts). */
+const tokenLifetimeMaxMs = ({ keyOverlapMs }: IssuerOptions['settings']): number => Math.min(limits.mintedTokenLifetimeMaxMs, keyOverlapMs);

@@ -1,0 +1,202 @@
+/**
+ * Starts a broker: opens each part in the order in which they need each other, closes them in reverse, and swaps what may change
+ * while it runs. The only file of the role that knows all the others.
+ */
+import type { AddressInfo } from 'node:net';
+import { limits } from '../core/limits.ts';
+import { type Readiness, startAdmin } from '../ops/admin.ts';
+import { type Clock, systemClock } from '../ops/clock.ts';
+import { type Closer, closeAll, type Running } from '../ops/drain.ts';
+import { createLog, type Log } from '../ops/log.ts';
+import { createMetrics, type Metrics } from '../ops/metrics.ts';
+import { type RpcServer, type ServerIdentity, startBrokerServer } from '../rpc/server.ts';
+import type { BrokerSettings } from '../settings/broker.ts';
+import {
+  issueServingIdentity,
+  openTrustDomain,
+  renewServingIdentity,
+  type ServingIdentity,
+  type TrustDomain,
+  writeBundle,
+} from './authority.ts';
+import { createIssuer, type IssuerServer, startIssuerServer, type TokenIssuer } from './issuer.ts';
+import { startLeaseSweep } from './lease.ts';
+import { buildConfiguration, type Built, countStaticCredentials } from './run/configuration.ts';
+import { startReloading } from './run/reload.ts';
+import { startRotation } from './run/rotation.ts';
+import { type BrokerService, createBrokerService } from './service.ts';
+import { type BrokerStore, openStore } from './store.ts';
+
+export interface RunningBroker extends Running {
+  readonly grpc: AddressInfo;
+  readonly issuer: AddressInfo;
+  readonly admin: AddressInfo;
+  /**
+   * Puts other settings in force, whole, or throws an error that names every problem and leaves the old ones. Where the broker
+   * listens, keeps its state and what it is called need a restart.
+   */
+  readonly apply: (settings: BrokerSettings) => void;
+}
+
+export interface BrokerRunOptions {
+  readonly clock?: Clock;
+  readonly log?: Log;
+  /** The configuration file, to be reloaded when it changes. */
+  readonly reloadFrom?: string;
+}
+
+/** Ready to answer when the promise resolves. What was opened before a failure is closed again. */
+export const startBroker = async (settings: BrokerSettings, options: BrokerRunOptions = {}): Promise<RunningBroker> => {
+  const { clock = systemClock, log = createLog({ role: 'broker', level: settings.log.level }), reloadFrom } = options;
+  const closers: Closer[] = [];
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= closeAll(closers, limits.drainTimeoutMs, log);
+    return closing;
+  };
+  try {
+    return { ...(await open(settings, { clock, log, reloadFrom, metrics: createMetrics('broker'), closers })), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+};
+
+interface Context {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly reloadFrom: string | undefined;
+  /** Closed in reverse. */
+  readonly closers: Closer[];
+}
+
+const open = async (settings: BrokerSettings, context: Context): Promise<Omit<RunningBroker, 'close'>> => {
+  const { clock, log, metrics, reloadFrom, closers } = context;
+  const { store, trustDomain, issuer } = await openState(settings, context);
+
+  const build = (next: BrokerSettings, before?: Built): Built => buildConfiguration(next, { issuer, metrics, clock, log }, before);
+  const built = build(settings);
+  countStaticCredentials(built, metrics);
+  const service = createBrokerService(built.configuration, { trustDomain, store, metrics, clock, log });
+  closers.push({ name: 'service', close: service.close });
+
+  let isServing = false;
+  const readiness: Readiness = () => [
+    ...(issuer.keyCount() > 0 ? [] : ['a token-signing key']),
+    ...(trustDomain.authority.notAfterMs > clock.now() ? [] : ['an authority of the trust domain that has not expired']),
+    ...(isServing ? [] : ['the gRPC server']),
+  ];
+  const observed = withGauges(metrics, { store, trustDomain, issuer, service, clock, log });
+  const admin = await startAdmin({ ...settings.admin, metrics: observed, readiness });
+  closers.push({ name: 'admin', close: admin.close });
+
+  const { rpc, issuerServer } = await openServers(built, { ...context, trustDomain, issuer, service });
+  closers.push({
+    name: 'readiness',
+    close: () => {
+      isServing = false;
+      rpc.setServing(false);
+    },
+  });
+  const use = (next: Built): void => {
+    if (next.issuerCertificate) issuerServer.setCertificate(next.issuerCertificate);
+    service.apply(next.configuration);
+    countStaticCredentials(next, metrics);
+  };
+  const reloading = startReloading({ built, build, use, reloadFrom, metrics, clock, log });
+  closers.push({ name: 'reloading', close: reloading.close });
+
+  rpc.setServing(true);
+  isServing = true;
+  log.info({ grpc: rpc.address, issuer: issuerServer.address, admin: admin.address }, 'broker ready');
+  return { grpc: rpc.address, issuer: issuerServer.address, admin: admin.address, apply: reloading.apply };
+};
+
+/** What outlives a restart. */
+const openState = async (settings: BrokerSettings, { clock, log, closers }: Context) => {
+  const store = await openStore(settings.stateDir);
+  closers.push({ name: 'store', close: store.close });
+  const trustDomain = await openTrustDomain({ name: settings.trustDomain, store, clock, log });
+  writeBundle(settings.bundleFile, trustDomain.bundlePem);
+  const issuer = await createIssuer({ settings: settings.issuer, store, clock });
+  closers.push({ name: 'key rotation', close: startRotation(issuer, { clock, log }).close });
+  closers.push({ name: 'lease sweep', close: startLeaseSweep(store, { clock, log }).close });
+  return { store, trustDomain, issuer };
+};
+
+interface ServerContext extends Context {
+  readonly trustDomain: TrustDomain;
+  readonly issuer: TokenIssuer;
+  readonly service: BrokerService;
+}
+
+const openServers = async (
+  { settings, issuerCertificate }: Built,
+  context: ServerContext,
+): Promise<{ rpc: RpcServer; issuerServer: IssuerServer }> => {
+  const { trustDomain, issuer, service, metrics, clock, log, closers } = context;
+  const serving = { trustDomain, hosts: hostsOf(settings), clock };
+  const first = issueServingIdentity(serving);
+  const issuerServer = await startIssuerServer({ issuer, settings: settings.issuer, certificate: issuerCertificate ?? first });
+  closers.push({ name: 'issuer', close: issuerServer.close });
+
+  const identityOf = ({ certificateChainPem, key }: ServingIdentity): ServerIdentity => ({
+    certificateChainPem,
+    privateKey: key.privateKey,
+    clientCaPem: trustDomain.bundlePem,
+  });
+  const rpc = await startBrokerServer({
+    listen: settings.listen,
+    identity: identityOf(first),
+    handlers: service,
+    onCall: (method, code, seconds) => {
+      metrics.add('outrider_broker_rpc_requests_total', { method, code });
+      // A stream lasts as long as its proxy: its duration says nothing of the broker.
+      if (method !== 'Watch') metrics.observe('outrider_broker_rpc_duration_seconds', { method }, seconds);
+    },
+    log,
+    clock,
+  });
+  closers.push({ name: 'gRPC server', close: () => rpc.close() });
+
+  const renewal = renewServingIdentity({ ...serving, current: first, log }, (identity) => {
+    rpc.setIdentity(identityOf(identity));
+    if (issuerCertificate === undefined) issuerServer.setCertificate(identity);
+  });
+  closers.push({ name: 'serving certificate', close: renewal.close });
+  return { rpc, issuerServer };
+};
+
+/** What the broker is called by: where it listens, the host of its issuer URL, and the loopback names. */
+const hostsOf = ({ listen, issuer }: BrokerSettings): readonly string[] => {
+  const urlHost = new URL(issuer.url).hostname.replace(/^\[(.*)\]$/, '$1');
+  const hosts = [listen.host, issuer.listen.host, urlHost, 'localhost', '127.0.0.1', '::1'];
+  return [...new Set(hosts)].filter((host) => host !== '0.0.0.0' && host !== '::');
+};
+
+interface Observed {
+  readonly store: BrokerStore;
+  readonly trustDomain: TrustDomain;
+  readonly issuer: TokenIssuer;
+  readonly service: BrokerService;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Gauges that mirror something are set when they are asked for, so that they are never behind. */
+const withGauges = (metrics: Metrics, { store, trustDomain, issuer, service, clock, log }: Observed): Metrics => ({
+  ...metrics,
+  expose: async () => {
+    metrics.set('outrider_broker_watchers', {}, service.watcherCount());
+    metrics.set('outrider_broker_signing_keys', {}, issuer.keyCount());
+    metrics.set('outrider_broker_signing_key_rotation_timestamp_seconds', {}, issuer.nextRotationMs() / 1000);
+    metrics.set('outrider_broker_authority_expiry_timestamp_seconds', {}, trustDomain.authority.notAfterMs / 1000);
+    try {
+      metrics.set('outrider_broker_leases', {}, await store.countLeases(clock.now()));
+    } catch (error) {
+      log.warn({ error }, 'leases could not be counted');
+    }
+    return metrics.expose();
+  },
+});

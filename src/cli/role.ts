@@ -1,0 +1,122 @@
+/**
+ * `outrider broker|collector|proxy --config FILE`: settings → run → until stopped. A role's code is imported when it is the one
+ * asked for. What cannot start says so in one sentence; only a bug is thrown on to main.ts.
+ */
+import type { AddressInfo } from 'node:net';
+import { hostPort } from '../core/destination.ts';
+import { limits } from '../core/limits.ts';
+import type { Running } from '../ops/drain.ts';
+import type { BrokerSettings } from '../settings/broker.ts';
+import type { CollectorSettings } from '../settings/collector.ts';
+import { readSettings, SettingsError } from '../settings/document.ts';
+import type { ProxySettings } from '../settings/proxy.ts';
+import { type Command, readOptions, type Terminal, UsageError } from './terminal.ts';
+
+type AnySettings = BrokerSettings | CollectorSettings | ProxySettings;
+type Role = AnySettings['kind'];
+
+interface Started {
+  readonly running: Running;
+  /** What it listens for, in words, and where. */
+  readonly listening: Readonly<Record<string, AddressInfo>>;
+  readonly ready: Promise<unknown>;
+}
+
+/** The listening line of a role: `broker listens: gRPC 127.0.0.1:8443, admin 127.0.0.1:9091`. */
+export const listeningLine = (role: string, listening: Readonly<Record<string, AddressInfo>>): string => {
+  const where = Object.entries(listening).map(([what, { address, port }]) => `${what} ${hostPort({ host: address, port })}`);
+  return `${role} listens: ${where.join(', ')}`;
+};
+
+const configFile = (args: readonly string[], role: Role): string => {
+  const { config } = readOptions(args, { config: { type: 'string' } }).values;
+  if (config === undefined) throw new UsageError(`${role} needs --config FILE, for example config/examples/${role}.yaml`);
+  return config;
+};
+
+/** Settings of the role, or undefined after the reasons have been printed. */
+const settingsFor = <R extends Role>(role: R, file: string, terminal: Terminal): Extract<AnySettings, { kind: R }> | undefined => {
+  try {
+    const settings = readSettings(file);
+    if (settings.kind === role) return settings as Extract<AnySettings, { kind: R }>;
+    terminal.complain(`${file} is a ${settings.kind} configuration: start it with "outrider ${settings.kind} --config ${file}".`);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    terminal.complain(error.message);
+  }
+  return undefined;
+};
+
+/** Errors whose message was written for an operator; roles name them, and are not loaded just to be compared with. */
+const operatorErrors = new Set(['ListenError', 'SettingsError', 'ConfigurationError', 'StoreError']);
+
+/** The sentence for an operator, or undefined when the error is a bug. Failed system calls (a directory, a file) are not bugs. */
+const operatorSentence = (error: unknown): string | undefined => {
+  if (!(error instanceof Error)) return undefined;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  return operatorErrors.has(error.name) || (code !== undefined && syscall !== undefined) ? error.message : undefined;
+};
+
+/** Starts, says where it listens and when it is ready, and stops when asked to. */
+const run = async (role: Role, terminal: Terminal, start: () => Promise<Started>): Promise<number> => {
+  let started: Started;
+  try {
+    started = await start();
+  } catch (error) {
+    const sentence = operatorSentence(error);
+    if (sentence === undefined) throw error;
+    terminal.complain(`${role}: ${sentence}`);
+    return 1;
+  }
+  terminal.print(listeningLine(role, started.listening));
+  let stopping = false;
+  const announced = started.ready.then(() => void (stopping || terminal.print(`${role} is ready`)));
+  // Being asked to stop ends the wait for readiness too, and what that then says is of no interest.
+  announced.catch(() => {});
+  await Promise.race([terminal.stopRequested, announced.then(() => terminal.stopRequested)]);
+  stopping = true;
+  await closedInTime(started.running);
+  terminal.print(`${role} stopped`);
+  return 0;
+};
+
+/** Closes within the drain timeout; what is still open then ends with the process. */
+export const closedInTime = async (running: Running): Promise<void> => {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, limits.drainTimeoutMs);
+  });
+  await Promise.race([running.close(), deadline]);
+  clearTimeout(timer);
+};
+
+export const runBroker: Command = async (args, terminal) => {
+  const file = configFile(args, 'broker');
+  const settings = settingsFor('broker', file, terminal);
+  if (!settings) return 1;
+  const { startBroker } = await import('../broker/run.ts');
+  return run('broker', terminal, async () => {
+    const running = await startBroker(settings, { reloadFrom: file });
+    return { running, listening: { gRPC: running.grpc, issuer: running.issuer, admin: running.admin }, ready: Promise.resolve() };
+  });
+};
+
+export const runCollector: Command = async (args, terminal) => {
+  const settings = settingsFor('collector', configFile(args, 'collector'), terminal);
+  if (!settings) return 1;
+  const { startCollector } = await import('../collector/run.ts');
+  return run('collector', terminal, async () => {
+    const running = await startCollector(settings);
+    return { running, listening: { gRPC: running.grpc, admin: running.admin }, ready: running.ready() };
+  });
+};
+
+export const runProxy: Command = async (args, terminal) => {
+  const settings = settingsFor('proxy', configFile(args, 'proxy'), terminal);
+  if (!settings) return 1;
+  const { startProxy } = await import('../proxy/run.ts');
+  return run('proxy', terminal, async () => {
+    const running = await startProxy(settings);
+    return { running, listening: { proxy: running.listen, admin: running.admin }, ready: running.ready() };
+  });
+};

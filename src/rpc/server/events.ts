@@ -1,0 +1,90 @@
+/**
+ * The collector's method on the wire. One batch of a stream is in the role's hands at a time; it is acknowledged when it is stored, and a
+ * batch that cannot be stored ends the stream, so that nothing after it is acknowledged either.
+ */
+import type { handleBidiStreamingCall, ServerDuplexStream } from '@grpc/grpc-js';
+import type { AccessEvent } from '../../core/access-event.ts';
+import { Fault } from '../../core/fault.ts';
+import type { Clock } from '../../ops/clock.ts';
+import type { Log } from '../../ops/log.ts';
+import { statusOf } from '../status.ts';
+import { acknowledgementBytes, eventBatchOf } from '../wire.ts';
+import { faultFor } from './answer.ts';
+import { type CallerIdentity, callerOf, checkStillValid } from './caller.ts';
+
+/** Resolves with the highest sequence of `bootId` up to which all is stored. */
+export type RecordEvents = (caller: CallerIdentity, bootId: string, events: readonly AccessEvent[]) => Promise<number>;
+
+export interface EventMethodsOptions {
+  readonly record: RecordEvents;
+  readonly onStream: (delta: 1 | -1) => void;
+  readonly trustDomain: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface EventMethods {
+  readonly record: handleBidiStreamingCall<Buffer, Buffer>;
+  /** Ends the streams, each after the batch that is being stored. */
+  readonly close: () => void;
+}
+
+type Stream = ServerDuplexStream<Buffer, Buffer>;
+
+export const createEventMethods = ({ record, onStream, trustDomain, clock, log }: EventMethodsOptions): EventMethods => {
+  const streams = new Set<AbortController>();
+
+  /** Stores and acknowledges batch after batch until the stream ends or `stopping` says so. */
+  const serve = async (call: Stream, caller: CallerIdentity, stopping: AbortSignal): Promise<void> => {
+    const wakes = wakeOn(call, stopping);
+    while (!stopping.aborted) {
+      const bytes = call.read() as Buffer | null;
+      if (bytes !== null) {
+        checkStillValid(caller, clock.now());
+        const { bootId, events } = eventBatchOf(bytes);
+        const through = await record(caller, bootId, events);
+        if (!call.cancelled) call.write(acknowledgementBytes({ bootId, through }));
+      } else if (call.readableEnded) return;
+      else await wakes.next();
+      while (call.writableNeedDrain && !stopping.aborted) await wakes.next();
+    }
+    if (!call.cancelled) throw new Fault('broker_unavailable', { detail: 'It is shutting down.' });
+  };
+
+  return {
+    record: (call) => {
+      const stopping = new AbortController();
+      streams.add(stopping);
+      onStream(1);
+      call.once('cancelled', () => stopping.abort());
+      const run = async (): Promise<void> => {
+        try {
+          await serve(call, callerOf(call, trustDomain, clock.now()), stopping.signal);
+          call.end();
+        } catch (error) {
+          if (!call.cancelled) call.emit('error', statusOf(faultFor(error, 'Record', log)));
+        } finally {
+          streams.delete(stopping);
+          onStream(-1);
+        }
+      };
+      void run();
+    },
+    close: () => {
+      for (const stopping of streams) stopping.abort();
+    },
+  };
+};
+
+/** Resolves when something may have changed. Looking at the stream and waiting must follow without a pause between. */
+const wakeOn = (call: Stream, stopping: AbortSignal): { next(): Promise<void> } => {
+  let wake: () => void = () => undefined;
+  for (const event of ['readable', 'end', 'drain', 'close']) call.on(event, () => wake());
+  stopping.addEventListener('abort', () => wake(), { once: true });
+  return {
+    next: () =>
+      new Promise((resolve) => {
+        wake = resolve;
+      }),
+  };
+};

@@ -1,0 +1,105 @@
+/**
+ * The port of a gRPC server. TLS is ours, so that certificates change without a restart and a client certificate is optional; what has
+ * shaken hands is handed to grpc-js. A client that shows a certificate which cannot be verified is told so, in every answer.
+ */
+import { strict as assert } from 'node:assert';
+import { constants, type KeyObject } from 'node:crypto';
+import type { AddressInfo, Socket } from 'node:net';
+import { createServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
+import { type ConnectionInjector, experimental, type Server, ServerCredentials, ServerInterceptingCall } from '@grpc/grpc-js';
+import { Fault, type FaultCode } from '../../core/fault.ts';
+import { limits } from '../../core/limits.ts';
+import { listening } from '../../ops/admin.ts';
+import type { Log } from '../../ops/log.ts';
+import { dersOf } from '../../pki/pem.ts';
+import type { ListenAddress } from '../../settings/address.ts';
+import { statusOf } from '../status.ts';
+
+export interface ServerIdentity {
+  /** Leaf first; the leaf is an SVID. */
+  readonly certificateChainPem: string;
+  readonly privateKey: KeyObject;
+  /** Whose SVIDs are believed. */
+  readonly clientCaPem: string;
+}
+
+export interface Listener {
+  readonly address: AddressInfo;
+  readonly setIdentity: (identity: ServerIdentity) => void;
+  /** No new connections; resolves when the open ones have ended. */
+  readonly stop: () => Promise<void>;
+  readonly destroy: () => void;
+}
+
+const contextOf = ({ certificateChainPem, privateKey, clientCaPem }: ServerIdentity): SecureContextOptions => {
+  // An empty list would make Node believe the system's authorities.
+  assert(dersOf(clientCaPem).length > 0, 'there is an authority to verify clients by');
+  return {
+    cert: certificateChainPem,
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    ca: clientCaPem,
+    minVersion: 'TLSv1.2',
+    // No resumption: a resumed session would carry on what was verified under an authority that may be gone.
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+  };
+};
+
+/** Answers every call on a connection with one fault. */
+const refusing = (server: Server, code: FaultCode): ConnectionInjector =>
+  server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
+      (_, call) =>
+        new ServerInterceptingCall(call, { start: () => call.sendStatus(statusOf(new Fault(code, { detail: 'It cannot be verified.' }))) }),
+    ]),
+  );
+
+export const startListener = async (o: {
+  readonly listen: ListenAddress;
+  readonly identity: ServerIdentity;
+  readonly server: Server;
+  readonly log: Log;
+}): Promise<Listener> => {
+  const verified = o.server.createConnectionInjector(ServerCredentials.createInsecure());
+  const refused = { expired: refusing(o.server, 'identity_expired'), unverified: refusing(o.server, 'identity_refused') };
+  const injectorFor = (socket: TLSSocket): ConnectionInjector => {
+    // Without a certificate a connection is good for Attest and Health alone: see callerOf.
+    if (socket.authorized || socket.getPeerX509Certificate() === undefined) return verified;
+    const reason = String(socket.authorizationError);
+    o.log.info({ reason, peer: socket.remoteAddress }, 'a client certificate could not be verified');
+    return reason === 'CERT_HAS_EXPIRED' ? refused.expired : refused.unverified;
+  };
+
+  const tls = createServer({
+    ...contextOf(o.identity),
+    ALPNProtocols: ['h2'],
+    requestCert: true,
+    // A certificate is optional, because Attest is how one is obtained. One that is shown must verify: `injectorFor`.
+    rejectUnauthorized: false,
+    handshakeTimeout: limits.grpcHandshakeTimeoutMs,
+  });
+  tls.maxConnections = limits.grpcConnectionsMax;
+  const sockets = new Set<Socket>();
+  tls.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  tls.on('tlsClientError', (error, socket) => {
+    o.log.debug({ error, peer: socket.remoteAddress }, 'a handshake failed');
+    socket.destroy();
+  });
+  tls.on('secureConnection', (socket) => {
+    socket.on('error', () => socket.destroy());
+    if (!tls.listening || socket.alpnProtocol !== 'h2') socket.destroy();
+    else injectorFor(socket).injectConnection(socket);
+  });
+  tls.on('error', (error) => o.log.error({ error }, 'accepting connections failed'));
+  await listening(tls, o.listen.host, o.listen.port);
+  return {
+    address: tls.address() as AddressInfo,
+    setIdentity: (identity) => tls.setSecureContext(contextOf(identity)),
+    stop: () => new Promise((resolve) => tls.close(() => resolve())),
+    destroy: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+};

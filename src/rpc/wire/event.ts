@@ -1,0 +1,139 @@
+/** Access events as messages, both ways: the proxy writes them, the collector reads them. */
+import { strict as assert } from 'node:assert';
+import type { AccessEvent, CredentialUse, EventKind, Outcome } from '../../core/access-event.ts';
+import type { Decision } from '../../core/policy.ts';
+import {
+  type AccessEvent as EventMessage,
+  type CredentialUse as CredentialUseMessage,
+  type Decision as DecisionMessage,
+  EventKind as KindMessage,
+  type Outcome as OutcomeMessage,
+  RecordRequestSchema,
+  RecordResponseSchema,
+  Verdict,
+} from '../../proto/gen/outrider/v1/events_pb.js';
+import { count, decode, durationMs, durationOf, encode, list, someText, text, timestampMs, timestampOf, WireError } from './field.ts';
+
+export interface EventBatch {
+  readonly bootId: string;
+  readonly events: readonly AccessEvent[];
+}
+
+const kinds: Readonly<Record<EventKind, KindMessage>> = {
+  intent: KindMessage.INTENT,
+  outcome: KindMessage.OUTCOME,
+  refusal: KindMessage.REFUSAL,
+  pass: KindMessage.PASS,
+  loss: KindMessage.LOSS,
+};
+const verdicts: Readonly<Record<Decision['verdict'], Verdict>> = { allow: Verdict.ALLOW, deny: Verdict.DENY, pass: Verdict.PASS };
+
+const keyOf = <K extends string>(table: Readonly<Record<K, number>>, value: number, what: string): K => {
+  for (const key in table) if (table[key] === value) return key;
+  throw new WireError(`${what} is not one of this version`);
+};
+
+/** Whole and not negative, or it is a bug of the event log. */
+const whole = (value: number): bigint => {
+  assert(Number.isSafeInteger(value) && value >= 0, 'a count is a whole number');
+  return BigInt(value);
+};
+
+// To the collector --------------------------------------------------------------------------------------------------
+
+export const eventBatchBytes = ({ bootId, events }: EventBatch): Buffer =>
+  encode(RecordRequestSchema, { bootId, events: events.map(eventInit) });
+
+const eventInit = (event: AccessEvent) => ({
+  ...event,
+  sequence: whole(event.sequence),
+  kind: kinds[event.kind],
+  time: timestampOf(event.timeMs),
+  ...(event.decision === undefined
+    ? { decision: undefined }
+    : { decision: { ...event.decision, verdict: verdicts[event.decision.verdict] } }),
+  credentials: event.credentials.map((credential) => ({ ...credential })),
+  outcome: event.outcome === undefined ? undefined : outcomeInit(event.outcome),
+  lostCount: whole(event.lostCount),
+});
+
+const outcomeInit = (outcome: Outcome) => ({
+  status: outcome.status,
+  fault: outcome.fault,
+  requestBodyBytes: whole(outcome.requestBodyBytes),
+  responseBodyBytes: whole(outcome.responseBodyBytes),
+  duration: durationOf(outcome.durationMs),
+  timeToFirstByte: durationOf(outcome.timeToFirstByteMs),
+});
+
+export const eventBatchOf = (bytes: Uint8Array): EventBatch => {
+  const { bootId, events } = decode(RecordRequestSchema, bytes);
+  return { bootId: someText(bootId, 'boot_id'), events: list(events, 'events').map(eventOf) };
+};
+
+const eventOf = (message: EventMessage): AccessEvent => {
+  const sequence = count(message.sequence, 'sequence');
+  if (sequence < 1) throw new WireError('sequence is missing');
+  return {
+    sequence,
+    kind: keyOf(kinds, message.kind, 'kind'),
+    timeMs: timestampMs(message.time, 'time'),
+    requestId: text(message.requestId, 'request_id'),
+    workload: text(message.workload, 'workload'),
+    attestationId: text(message.attestationId, 'attestation_id'),
+    target: text(message.target, 'target'),
+    destination: text(message.destination, 'destination'),
+    scheme: text(message.scheme, 'scheme'),
+    method: text(message.method, 'method'),
+    path: text(message.path, 'path'),
+    decision: message.decision === undefined ? undefined : decisionOf(message.decision),
+    grantId: text(message.grantId, 'grant_id'),
+    credentials: list(message.credentials, 'credentials').map(credentialUseOf),
+    outcome: message.outcome === undefined ? undefined : outcomeOf(message.outcome),
+    traceId: text(message.traceId, 'trace_id'),
+    lostCount: count(message.lostCount, 'lost_count'),
+  };
+};
+
+const decisionOf = (message: DecisionMessage): Decision => ({
+  verdict: keyOf(verdicts, message.verdict, 'verdict'),
+  policy: text(message.policy, 'policy'),
+  policyVersion: text(message.policyVersion, 'policy_version'),
+  rule: text(message.rule, 'rule'),
+  reason: text(message.reason, 'reason'),
+});
+
+const credentialUseOf = (message: CredentialUseMessage): CredentialUse => ({
+  providerKind: text(message.providerKind, 'provider_kind'),
+  provider: text(message.provider, 'provider'),
+  placement: text(message.placement, 'placement'),
+  fingerprint: text(message.fingerprint, 'fingerprint'),
+});
+
+const outcomeOf = (message: OutcomeMessage): Outcome => {
+  if (message.status > 999) throw new WireError('status is not one');
+  return {
+    status: message.status,
+    fault: text(message.fault, 'fault'),
+    requestBodyBytes: count(message.requestBodyBytes, 'request_body_bytes'),
+    responseBodyBytes: count(message.responseBodyBytes, 'response_body_bytes'),
+    durationMs: durationMs(message.duration, 'duration'),
+    timeToFirstByteMs: durationMs(message.timeToFirstByte, 'time_to_first_byte'),
+  };
+};
+
+// And back ----------------------------------------------------------------------------------------------------------
+
+export interface Acknowledgement {
+  readonly bootId: string;
+  /** Every event up to and including this one is stored. */
+  readonly through: number;
+}
+
+export const acknowledgementBytes = ({ bootId, through }: Acknowledgement): Buffer =>
+  encode(RecordResponseSchema, { bootId, storedThrough: whole(through) });
+
+export const acknowledgementOf = (bytes: Uint8Array): Acknowledgement => {
+  const { bootId, storedThrough } = decode(RecordResponseSchema, bytes);
+  return { bootId: someText(bootId, 'boot_id'), through: count(storedThrough, 'stored_through') };
+};

@@ -1,0 +1,146 @@
+/** Grants as messages. A placement or effect that this version does not know is refused, never guessed: credentials fail closed. */
+import { tokenPattern, writableValue } from '../../core/headers.ts';
+import { Fault } from '../../core/fault.ts';
+import type { Grant, PlacedCredential, Placement } from '../../core/grant.ts';
+import { limits } from '../../core/limits.ts';
+import type { Rule } from '../../core/policy.ts';
+import { Secret } from '../../core/secret.ts';
+import {
+  type Credential as CredentialMessage,
+  Effect,
+  GetGrantRequestSchema,
+  GetGrantResponseSchema,
+  type Placement as PlacementMessage,
+  type Rule as RuleMessage,
+} from '../../proto/gen/outrider/v1/broker_pb.js';
+import { hostsOf, portsOf } from './destination.ts';
+import { decode, durationMs, durationOf, encode, list, need, someText, text, timestampMs, timestampOf, WireError } from './field.ts';
+
+export const grantRequestBytes = (target: string, configurationVersion: string): Buffer =>
+  encode(GetGrantRequestSchema, { target, configurationVersion });
+
+export const grantRequestOf = (bytes: Uint8Array): { target: string; configurationVersion: string } => {
+  const { target, configurationVersion } = decode(GetGrantRequestSchema, bytes);
+  return { target: someText(target, 'target'), configurationVersion: text(configurationVersion, 'configuration_version') };
+};
+
+export const grantBytes = (grant: Grant): Buffer =>
+  encode(GetGrantResponseSchema, {
+    grantId: grant.id,
+    target: grant.target,
+    binding: { hosts: [...grant.binding.hosts], ports: [...grant.binding.ports], cleartextAllowed: grant.binding.cleartextAllowed },
+    configurationVersion: grant.configurationVersion,
+    expiresAt: timestampOf(grant.expiresAtMs),
+    lifetime: durationOf(grant.lifetimeMs),
+    credentials: grant.credentials.map((credential) => ({
+      placement: { kind: placementMessage(credential.placement) },
+      value: Buffer.from(credential.value.reveal()),
+      providerKind: credential.providerKind,
+      provider: credential.provider,
+      fingerprint: credential.fingerprint,
+      expiresAt: timestampOf(credential.expiresAtMs),
+    })),
+    rules: grant.rules.map(({ effect, ...rule }) => ({
+      ...rule,
+      effect: effect === 'allow' ? Effect.ALLOW : Effect.DENY,
+      methods: [...rule.methods],
+      paths: [...rule.paths],
+    })),
+  });
+
+/** Faults: credential_invalid for a credential that cannot be placed; WireError for the rest. */
+export const grantOf = (bytes: Uint8Array): Grant => {
+  const message = decode(GetGrantResponseSchema, bytes);
+  const lifetimeMs = durationMs(message.lifetime, 'lifetime');
+  if (lifetimeMs <= 0 || lifetimeMs > limits.grantLifetimeMaxMs) throw new WireError('lifetime is not one that a grant may have');
+  const binding = need(message.binding, 'binding');
+  return {
+    id: someText(message.grantId, 'grant_id'),
+    target: someText(message.target, 'target'),
+    binding: { hosts: hostsOf(binding.hosts), ports: portsOf(binding.ports), cleartextAllowed: binding.cleartextAllowed },
+    configurationVersion: someText(message.configurationVersion, 'configuration_version'),
+    expiresAtMs: timestampMs(message.expiresAt, 'expires_at'),
+    lifetimeMs,
+    credentials: list(message.credentials, 'credentials').map(credentialOf),
+    rules: list(message.rules, 'rules').map(ruleOf),
+  };
+};
+
+// Credentials -------------------------------------------------------------------------------------------------------
+
+const unusable = (detail: string): Fault => new Fault('credential_invalid', { detail });
+
+const credentialOf = (message: CredentialMessage): PlacedCredential => ({
+  // First of all, so that no error after this holds the bytes.
+  value: valueOf(message.value),
+  placement: placementOf(need(message.placement, 'placement')),
+  providerKind: someText(message.providerKind, 'provider_kind'),
+  provider: someText(message.provider, 'provider'),
+  fingerprint: someText(message.fingerprint, 'fingerprint'),
+  expiresAtMs: timestampMs(message.expiresAt, 'expires_at'),
+});
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** What may be written into a request is for the placement to say (proxy/inject/); here it is only text of bearable length. */
+const valueOf = (bytes: Uint8Array): Secret => {
+  if (bytes.length === 0 || bytes.length > limits.credentialBytesMax) throw unusable('It is empty or too long.');
+  try {
+    return new Secret(utf8.decode(bytes));
+  } catch {
+    throw unusable('It is not text.');
+  }
+};
+
+const placementMessage = (placement: Placement): PlacementMessage['kind'] => {
+  switch (placement.kind) {
+    case 'bearer':
+      return { case: 'bearer', value: { $typeName: 'outrider.v1.BearerPlacement' } };
+    case 'basic':
+      return { case: 'basic', value: { $typeName: 'outrider.v1.BasicPlacement', username: placement.username } };
+    case 'header':
+      return { case: 'header', value: { $typeName: 'outrider.v1.HeaderPlacement', name: placement.name, template: placement.template } };
+    case 'query':
+      return { case: 'query', value: { $typeName: 'outrider.v1.QueryPlacement', name: placement.name } };
+  }
+};
+
+const placementOf = ({ kind }: PlacementMessage): Placement => {
+  switch (kind.case) {
+    case 'bearer':
+      return { kind: 'bearer' };
+    case 'basic':
+      // RFC 7617 section 2: a colon would end the user name early.
+      if (kind.value.username.includes(':') || !isField(kind.value.username)) break;
+      return { kind: 'basic', username: kind.value.username };
+    case 'header':
+      if (!tokenPattern.test(kind.value.name) || !isField(kind.value.template) || kind.value.template.split('{credential}').length !== 2)
+        break;
+      return { kind: 'header', name: kind.value.name, template: kind.value.template };
+    case 'query':
+      if (kind.value.name === '' || kind.value.name.length > limits.requestTargetBytesMax) break;
+      return { kind: 'query', name: kind.value.name };
+    case undefined:
+  }
+  throw unusable('The broker places it in a way that this proxy does not know.');
+};
+
+const isField = (value: string): boolean => value.length <= limits.headerBytesMax && writableValue(value);
+
+// Rules -------------------------------------------------------------------------------------------------------------
+
+const ruleOf = (message: RuleMessage): Rule => ({
+  policy: someText(message.policy, 'policy'),
+  policyVersion: someText(message.policyVersion, 'policy_version'),
+  name: someText(message.name, 'rule'),
+  effect: effectOf(message.effect),
+  methods: list(message.methods, 'methods').map((method) => someText(method, 'method')),
+  paths: list(message.paths, 'paths').map((path) => someText(path, 'path')),
+  condition: text(message.condition, 'condition'),
+});
+
+const effectOf = (effect: Effect): Rule['effect'] => {
+  if (effect === Effect.ALLOW) return 'allow';
+  if (effect === Effect.DENY) return 'deny';
+  throw new WireError('effect is not one of this version');
+};

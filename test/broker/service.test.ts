@@ -1,0 +1,422 @@
+import { X509Certificate } from 'node:crypto';
+import t, { type Test } from 'tap';
+import { openTrustDomain } from '../../src/broker/authority.ts';
+import type { Provider } from '../../src/broker/provider.ts';
+import { compileRegistry, type RegistrySettings } from '../../src/broker/registry.ts';
+import { createBrokerService } from '../../src/broker/service.ts';
+import type { Lease, StoredAuthority } from '../../src/broker/store.ts';
+import type { Attested, Evidence } from '../../src/core/evidence.ts';
+import { Fault } from '../../src/core/fault.ts';
+import { limits } from '../../src/core/limits.ts';
+import { Secret } from '../../src/core/secret.ts';
+import type { TargetSnapshot } from '../../src/core/target.ts';
+import { createLog } from '../../src/ops/log.ts';
+import { createMetrics } from '../../src/ops/metrics.ts';
+import { createCertificateRequest } from '../../src/pki/certificate-request.ts';
+import { createKeyPair } from '../../src/pki/key.ts';
+import { spiffeIdOf } from '../../src/pki/svid.ts';
+import type { CallerIdentity } from '../../src/rpc/server.ts';
+import { createFakeClock } from '../fakes/clock.ts';
+
+const demoApp: Attested = {
+  attestor: 'cluster',
+  attributes: { 'kubernetes.namespace': 'demo', 'kubernetes.service_account': 'demo-app', 'kubernetes.pod': 'demo-app-1' },
+  spiffeSegments: ['ns', 'demo', 'sa', 'demo-app'],
+  evidenceExpiresAtMs: 0,
+};
+const demoId = 'spiffe://outrider.test/ns/demo/sa/demo-app';
+const canary = 'canary-credential-91b2';
+
+const evidence: Evidence = { kind: 'projected_token', token: new Secret('canary-evidence') };
+
+const settings: RegistrySettings = {
+  workloads: [{ name: 'demo', attestor: undefined, match: { 'kubernetes.namespace': 'demo' }, owner: undefined, expiresAtMs: undefined }],
+  providers: [{ kind: 'static_file', name: 'one', file: 'unused', recheckMs: 1 }],
+  targets: ['echo', 'denied', 'unnamed'].map((name) => ({
+    name,
+    hosts: [`${name}.outrider.test`],
+    ports: [443],
+    cleartext: 'refused',
+    caFile: undefined,
+    credentials: [{ provider: 'one', placement: { kind: 'bearer' } }],
+  })),
+  policies: [
+    {
+      name: 'demo-policy',
+      rules: [
+        { name: 'use-echo', effect: 'allow', workloads: ['demo'], targets: ['echo'], methods: ['GET'], paths: [] },
+        { name: 'not-admin', effect: 'deny', workloads: [], targets: ['echo'], methods: [], paths: ['/admin/**'] },
+        { name: 'never', effect: 'deny', workloads: [], targets: ['denied'], methods: [], paths: [] },
+      ],
+    },
+  ],
+};
+
+const changed = (more: Partial<RegistrySettings>): RegistrySettings => ({ ...settings, ...more });
+const withoutPolicy = changed({ policies: [] });
+
+const rig = async (t: Test) => {
+  const clock = createFakeClock(Math.floor(Date.now() / 1000) * 1000);
+  const lines: string[] = [];
+  const log = createLog({ role: 'broker', level: 'debug', write: (line) => void lines.push(line) });
+  const metrics = createMetrics('broker');
+  const leases: Lease[] = [];
+  let authority: StoredAuthority | undefined;
+  const authorityStore = {
+    authority: async () => authority,
+    saveAuthority: async (made: StoredAuthority) => {
+      authority = made;
+    },
+  };
+  const store = {
+    saveLease: async (lease: Lease): Promise<void> => {
+      leases.push(lease);
+    },
+  };
+  const trustDomain = await openTrustDomain({ name: 'outrider.test', store: authorityStore, clock, log });
+  const asked: object[] = [];
+  let attested: () => Promise<Attested> = async () => demoApp;
+  let obtain: Provider['obtain'] = async () => ({ value: new Secret(canary), expiresAtMs: clock.now() + 600_000 });
+  const providers = new Map<string, Provider>(
+    ['one', 'two'].map((name) => [
+      name,
+      {
+        kind: 'static_file',
+        name,
+        version: '',
+        obtain: (options) => {
+          asked.push({ name, ...options });
+          return obtain(options);
+        },
+      },
+    ]),
+  );
+  const configuration = (from: RegistrySettings) => ({
+    attestation: { attest: () => attested() },
+    registry: compileRegistry(from, new Map()),
+    providers,
+    svidLifetimeMs: 3_600_000,
+  });
+  const make = () => createBrokerService(configuration(settings), { trustDomain, store, metrics, clock, log });
+  const service = make();
+  t.teardown(service.close);
+
+  const attest = async (by = service): Promise<CallerIdentity & { attestationId: string }> => {
+    const { certificateChain, attestationId } = await by.attest(evidence, createCertificateRequest(createKeyPair()));
+    const certificate = new X509Certificate(certificateChain[0] as Buffer);
+    return {
+      spiffeId: spiffeIdOf(certificate.raw) as string,
+      certificateSerial: certificate.serialNumber,
+      certificateExpiresAtMs: certificate.validToDate.getTime(),
+      attestationId,
+    };
+  };
+  const watch = (caller: CallerIdentity, by = service) => {
+    const snapshots: TargetSnapshot[] = [];
+    const ending = new AbortController();
+    by.watch(caller, { snapshot: (s) => void snapshots.push(s), revocation: () => t.fail('nothing is revoked') }, ending.signal);
+    return { snapshots, names: () => snapshots.map(({ targets }) => targets.map(({ name }) => name)), end: () => ending.abort() };
+  };
+  return {
+    clock,
+    lines,
+    metrics,
+    leases,
+    store,
+    trustDomain,
+    asked,
+    service,
+    make,
+    attest,
+    watch,
+    apply: (from: RegistrySettings, by = service) => by.apply(configuration(from)),
+    setAttested: (next: () => Promise<Attested>) => {
+      attested = next;
+    },
+    setObtain: (next: Provider['obtain']) => {
+      obtain = next;
+    },
+  };
+};
+
+// Attest ------------------------------------------------------------------------------------------------------------
+
+await t.test('a verified workload that is known gets an SVID for its key, and the bundle to verify others by', async (t) => {
+  const { service, trustDomain, clock, metrics } = await rig(t);
+  const key = createKeyPair();
+  const answer = await service.attest(evidence, createCertificateRequest(key));
+  const certificate = new X509Certificate(answer.certificateChain[0] as Buffer);
+  t.equal(answer.spiffeId, demoId);
+  t.equal(spiffeIdOf(certificate.raw), demoId);
+  t.ok(certificate.publicKey.equals(key.publicKey));
+  t.ok(certificate.verify(trustDomain.authority.key.publicKey));
+  t.strictSame(answer.trustBundle, [trustDomain.authority.certificateDer]);
+  t.equal(answer.expiresAtMs, clock.now() + 3_600_000, 'as long as is configured, whatever remains of the evidence');
+  t.match(await metrics.expose(), 'outrider_broker_attestations_total{attestor="cluster",result="ok"} 1');
+});
+
+await t.test('a genuine workload that nobody registered gets nothing, and is told only its own two names', async (t) => {
+  const { service, setAttested, lines, metrics } = await rig(t);
+  setAttested(async () => ({ ...demoApp, attributes: { ...demoApp.attributes, 'kubernetes.namespace': 'other' } }));
+  await t.rejects(service.attest(evidence, createCertificateRequest(createKeyPair())), {
+    code: 'workload_unknown',
+    detail: 'Nothing matches namespace other, service account demo-app.',
+  });
+  t.match(lines.join(''), /"kubernetes.pod":"demo-app-1"/, 'the log has what was attested');
+  t.match(await metrics.expose(), 'outrider_broker_attestations_total{attestor="cluster",result="workload_unknown"} 1');
+});
+
+await t.test('evidence that does not verify, and a certificate request that does not, end the attestation', async (t) => {
+  const { service, setAttested } = await rig(t);
+  await t.rejects(service.attest(evidence, Buffer.from('no request')), { code: 'certificate_request_invalid' });
+  setAttested(() => Promise.reject(new Fault('evidence_expired')));
+  await t.rejects(service.attest(evidence, createCertificateRequest(createKeyPair())), { code: 'evidence_expired' });
+});
+
+await t.test('no evidence can name anyone in the place of the broker', async (t) => {
+  const { service, setAttested } = await rig(t);
+  setAttested(async () => ({ ...demoApp, spiffeSegments: ['outrider', 'broker'] }));
+  await t.rejects(service.attest(evidence, createCertificateRequest(createKeyPair())), { code: 'internal' });
+});
+
+// GetGrant ----------------------------------------------------------------------------------------------------------
+
+await t.test('a grant has the credential, its rules with denials first, where it may go, and a lease', async (t) => {
+  const { service, attest, clock, leases, asked, metrics } = await rig(t);
+  const caller = await attest();
+  const grant = await service.getGrant(caller, 'echo', 'whatever');
+  t.match(grant, {
+    id: /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
+    target: 'echo',
+    binding: { hosts: ['echo.outrider.test'], ports: [443], cleartextAllowed: false },
+    expiresAtMs: clock.now() + 600_000,
+    lifetimeMs: 600_000,
+    credentials: [{ placement: { kind: 'bearer' }, providerKind: 'static_file', provider: 'one', fingerprint: /^[0-9a-f]{32}$/ }],
+  });
+  t.strictSame(
+    grant.rules.map(({ name }) => name),
+    ['not-admin', 'use-echo'],
+  );
+  t.equal(grant.credentials[0]?.value.reveal(), canary);
+  t.strictSame(asked, [{ name: 'one', workload: demoId, target: 'echo' }]);
+  t.match(leases, [
+    { grantId: grant.id, workload: demoId, target: 'echo', policy: 'demo-policy', rule: 'use-echo', expiresAtMs: grant.expiresAtMs },
+  ]);
+  t.match(await metrics.expose(), 'outrider_broker_grants_total{target="echo",result="ok"} 1');
+});
+
+await t.test('equal credentials have equal fingerprints at one broker, and others at another', async (t) => {
+  const { service, attest, make } = await rig(t);
+  const fingerprint = async (by = service): Promise<string | undefined> =>
+    (await by.getGrant(await attest(by), 'echo', '')).credentials[0]?.fingerprint;
+  t.equal(await fingerprint(), await fingerprint());
+  t.not(await fingerprint(), await fingerprint(make()));
+});
+
+await t.test('a denied target is refused with the decision, and no provider is asked', async (t) => {
+  const { service, attest, asked, metrics } = await rig(t);
+  const caller = await attest();
+  await t.rejects(service.getGrant(caller, 'denied', ''), {
+    code: 'policy_denied',
+    decision: { verdict: 'deny', policy: 'demo-policy', rule: 'never' },
+  });
+  await t.rejects(service.getGrant(caller, 'unnamed', ''), { code: 'policy_denied', decision: { verdict: 'deny', policy: '', rule: '' } });
+  t.strictSame(asked, []);
+  t.match(await metrics.expose(), 'outrider_broker_grants_total{target="denied",result="policy_denied"} 1');
+});
+
+await t.test('an unknown target is unknown, and its name does not become a label', async (t) => {
+  const { service, attest, metrics } = await rig(t);
+  await t.rejects(service.getGrant(await attest(), 'made-up', ''), { code: 'target_unknown' });
+  const exposed = await metrics.expose();
+  t.match(exposed, 'outrider_broker_grants_total{target="",result="target_unknown"} 1');
+  t.notMatch(exposed, /made-up/);
+});
+
+await t.test('an SVID that this process did not issue, or issued to another name, must be renewed by attesting anew', async (t) => {
+  const { service, attest, make, clock } = await rig(t);
+  const caller = await attest();
+  await t.rejects(make().getGrant(caller, 'echo', ''), { code: 'identity_refused' }, 'as after a restart');
+  await t.rejects(service.getGrant({ ...caller, spiffeId: 'spiffe://outrider.test/ns/demo/sa/other' }, 'echo', ''), {
+    code: 'identity_refused',
+  });
+  t.throws(() => make().watch(caller, { snapshot: () => undefined, revocation: () => undefined }, new AbortController().signal), {
+    code: 'identity_refused',
+  });
+  await t.resolves(
+    service.getGrant({ ...caller, certificateSerial: `00${caller.certificateSerial.toLowerCase()}` }, 'echo', ''),
+    'however a serial is written',
+  );
+  clock.advance(3_600_000);
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'identity_refused' }, 'nor one that has expired');
+});
+
+await t.test('a workload taken out of the configuration, or expired, gets no more grants', async (t) => {
+  const { service, attest, apply, clock } = await rig(t);
+  const caller = await attest();
+  apply(changed({ workloads: [] }));
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'workload_unknown' });
+  const expiresAtMs = clock.now() + 60_000;
+  apply(changed({ workloads: settings.workloads.map((workload) => ({ ...workload, expiresAtMs })) }));
+  t.equal((await service.getGrant(caller, 'echo', '')).expiresAtMs, expiresAtMs, 'a grant ends with the workload it was made for');
+  clock.advance(60_000);
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'workload_unknown' });
+});
+
+await t.test('a grant lives as long as its shortest credential, and never longer than the bound', async (t) => {
+  const { service, attest, apply, clock, setObtain, asked } = await rig(t);
+  const credentials = [
+    { provider: 'one', placement: { kind: 'bearer' } },
+    { provider: 'two', placement: { kind: 'query', name: 'key' } },
+    { provider: 'one', placement: { kind: 'header', name: 'x-key', template: '{credential}' } },
+  ] as const;
+  apply(
+    changed({
+      providers: [...settings.providers, { kind: 'static_file', name: 'two', file: 'unused', recheckMs: 1 }],
+      targets: settings.targets.map((target) => ({ ...target, credentials })),
+    }),
+  );
+  const caller = await attest();
+  let lives = [90_000, 30_000];
+  setObtain(async () => ({ value: new Secret(canary), expiresAtMs: clock.now() + (lives.shift() as number) }));
+  const grant = await service.getGrant(caller, 'echo', '');
+  t.equal(grant.lifetimeMs, 30_000);
+  t.strictSame(
+    grant.credentials.map(({ provider, placement }) => `${provider} ${placement.kind}`),
+    ['one bearer', 'two query', 'one header'],
+  );
+  t.equal(asked.length, 2, 'a provider of two placements is asked once');
+  lives = [86_400_000, 86_400_000];
+  t.equal((await service.getGrant(caller, 'echo', '')).lifetimeMs, limits.grantLifetimeMaxMs);
+});
+
+await t.test('a provider that fails, and a lease that cannot be kept, end the grant', async (t) => {
+  const { service, attest, setObtain, store } = await rig(t);
+  const caller = await attest();
+  setObtain(() => Promise.reject(new Fault('credential_unavailable', { detail: 'Provider one is away.' })));
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'credential_unavailable' });
+  setObtain(async () => ({ value: new Secret(canary), expiresAtMs: Date.now() + 600_000 }));
+  store.saveLease = () => Promise.reject(new Error('disk full'));
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'broker_error' });
+});
+
+await t.test('what changes while a credential is fetched is decided again before the grant is given', async (t) => {
+  const { service, attest, apply, setObtain, clock, leases } = await rig(t);
+  const caller = await attest();
+  const obtained = { value: new Secret(canary), expiresAtMs: clock.now() + 600_000 };
+  setObtain(async () => {
+    apply(withoutPolicy);
+    return obtained;
+  });
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'policy_denied' }, 'a policy that went');
+  t.strictSame(leases, []);
+
+  apply(settings);
+  const stricter = changed({
+    policies: settings.policies.map((policy) => ({ ...policy, rules: policy.rules.map((rule) => ({ ...rule, methods: ['HEAD'] })) })),
+  });
+  let times = 0;
+  setObtain(async () => {
+    times += 1;
+    apply(stricter);
+    return obtained;
+  });
+  const grant = await service.getGrant(caller, 'echo', '');
+  t.equal(times, 2, 'begun again');
+  t.strictSame(
+    grant.rules.map(({ methods }) => methods),
+    [['HEAD'], ['HEAD']],
+  );
+
+  let flips = 0;
+  setObtain(async () => {
+    flips += 1;
+    apply(flips % 2 === 0 ? settings : stricter);
+    return obtained;
+  });
+  apply(settings);
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'broker_error' }, 'but not for ever');
+});
+
+// Watch -------------------------------------------------------------------------------------------------------------
+
+await t.test('a watcher hears its targets at once, and again only when its own view changes', async (t) => {
+  const { service, attest, watch, apply } = await rig(t);
+  const caller = await attest();
+  const { names, snapshots, end } = watch(caller);
+  t.strictSame(names(), [['echo', 'denied']], 'denied ones too: they are intercepted to be refused');
+  t.equal(service.watcherCount(), 1);
+  apply(structuredClone(settings));
+  apply(changed({ targets: settings.targets.map((target) => (target.name === 'unnamed' ? { ...target, ports: [8443] } : target)) }));
+  t.equal(snapshots.length, 1, 'equal settings, or a target it does not use, are no news');
+  apply(changed({ policies: settings.policies.map((policy) => ({ ...policy, rules: policy.rules.slice(0, 2) })) }));
+  t.strictSame(names()[1], ['echo']);
+  t.not(snapshots[1]?.configurationVersion, snapshots[0]?.configurationVersion);
+  t.equal(
+    (await service.getGrant(caller, 'echo', '')).configurationVersion,
+    snapshots[1]?.configurationVersion,
+    'grants speak of the same version',
+  );
+  end();
+  apply(withoutPolicy);
+  t.equal(snapshots.length, 2);
+  t.equal(service.watcherCount(), 0);
+});
+
+await t.test('removing the policy empties the snapshot and denies the next grant', async (t) => {
+  const { service, attest, watch, apply } = await rig(t);
+  const caller = await attest();
+  const { names } = watch(caller);
+  await service.getGrant(caller, 'echo', '');
+  apply(withoutPolicy);
+  t.strictSame(names()[1], []);
+  await t.rejects(service.getGrant(caller, 'echo', ''), { code: 'policy_denied' });
+});
+
+await t.test('when a workload expires its watchers are told at that moment', async (t) => {
+  const { attest, watch, apply, clock } = await rig(t);
+  apply(changed({ workloads: settings.workloads.map((workload) => ({ ...workload, expiresAtMs: clock.now() + 60_000 })) }));
+  const { names } = watch(await attest());
+  clock.advance(59_999);
+  t.equal(names().length, 1);
+  clock.advance(1);
+  t.strictSame(names()[1], []);
+});
+
+await t.test('watchers are bounded, one broken stream does not keep news from the others, and one that ended is not added', async (t) => {
+  const { service, attest, watch, apply } = await rig(t);
+  const caller = await attest();
+  let isBroken = false;
+  const fragile = () => {
+    if (isBroken) throw new Error('the stream is gone');
+  };
+  service.watch(caller, { snapshot: fragile, revocation: () => undefined }, new AbortController().signal);
+  const { names } = watch(caller);
+  isBroken = true;
+  apply(withoutPolicy);
+  t.equal(names().length, 2);
+  service.watch(caller, { snapshot: () => t.fail('nobody listens'), revocation: () => undefined }, AbortSignal.abort());
+  t.equal(service.watcherCount(), 2);
+  for (let i = service.watcherCount(); i < limits.watchersMax; i += 1) watch(caller);
+  t.throws(() => watch(caller), { code: 'overloaded' });
+});
+
+await t.test('attestations are bounded for one pod, so that a loop in one costs the others nothing', async (t) => {
+  const { service, attest, setAttested } = await rig(t);
+  const neighbour = await attest();
+  setAttested(async () => ({ ...demoApp, attributes: { ...demoApp.attributes, 'kubernetes.pod': 'looping' } }));
+  const first = await attest();
+  for (let i = 0; i < limits.attestationsPerWorkloadMax; i += 1) await attest();
+  await t.rejects(service.getGrant(first, 'echo', ''), { code: 'identity_refused' });
+  await t.resolves(service.getGrant(neighbour, 'echo', ''));
+});
+
+await t.test('no credential and no evidence is in any log line or metric', async (t) => {
+  const { service, attest, setObtain, metrics, lines } = await rig(t);
+  const caller = await attest();
+  await service.getGrant(caller, 'echo', '');
+  setObtain(() => Promise.reject(new Fault('credential_invalid', { cause: { body: canary } })));
+  await t.rejects(service.getGrant(caller, 'echo', ''));
+  t.ok(lines.length > 3);
+  t.notMatch(lines.join('') + (await metrics.expose()), /canary/);
+});
