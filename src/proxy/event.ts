@@ -13,7 +13,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import type { AccessEvent, AccessEventDraft, EventKind } from '../core/access-event.ts';
+import type { AccessEventDraft, EventKind } from '../core/access-event.ts';
 import { Fault } from '../core/fault.ts';
 import type { Clock } from '../ops/clock.ts';
 import type { Log } from '../ops/log.ts';
@@ -162,5 +162,3 @@ const lossOf = (lostCount: number, timeMs: number, workload: string): AccessEven
   traceId: '',
   lostCount,
 });
-
-export type { AccessEvent };

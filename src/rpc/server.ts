@@ -102,13 +102,12 @@ const start = async ({ listen, identity, log }: Common, role: Role): Promise<Rpc
     const stopped = listener.stop();
     role.close();
     health.close();
+    // Its callback comes at once since Node closes sessions with their server (grpc-js 1.14): connections are what to wait for.
+    server.tryShutdown(() => undefined);
     // Past the longest deadline of a call nobody waits for an answer any more.
-    const cancel = systemClock.after(limits.attestTimeoutMs, () => listener.destroy());
-    await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-    // Connections without a session: still shaking hands, or refused.
-    listener.destroy();
-    cancel();
+    const cancel = systemClock.after(limits.attestTimeoutMs, listener.destroy);
     await stopped;
+    cancel();
   };
   let closing: Promise<void> | undefined;
   return {

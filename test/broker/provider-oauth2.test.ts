@@ -279,7 +279,7 @@ await t.test('while the endpoint is away, a token serves to the end of its life 
   clock.advance(950_000);
   t.equal((await provider.obtain(use)).value.reveal(), 'token-1');
   clock.advance(50_000);
-  await t.rejects(provider.obtain(use), { code: 'credential_unavailable' });
+  await t.rejects(provider.obtain(use), { code: 'credential_unavailable', detail: /answered with status 503/ });
 });
 
 await t.test('a failure is remembered briefly, and the next request after that uses the secret as it is then', async (t) => {

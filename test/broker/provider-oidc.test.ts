@@ -3,9 +3,9 @@ import { generateKeyPairSync, type JsonWebKey, type KeyObject } from 'node:crypt
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import Provider from 'oidc-provider';
+import AuthorizationServer from 'oidc-provider';
 import t, { type Test } from 'tap';
-import { createProviders, type Provider as CredentialProvider } from '../../src/broker/provider.ts';
+import { createProviders, type Provider } from '../../src/broker/provider.ts';
 import { Fault } from '../../src/core/fault.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { systemClock } from '../../src/ops/clock.ts';
@@ -21,16 +21,16 @@ const secret = 'canary+s3cret/with:odd %chars&=~';
 
 const startServer = async (t: Test, clients: readonly object[]) => {
   let requests = 0;
-  let handle: ReturnType<Provider['callback']> | undefined;
+  let handle: ReturnType<AuthorizationServer['callback']> = () => undefined;
   const server = createServer(authority.serverFor('localhost'), (request, response) => {
     requests += 1;
-    handle?.(request, response);
+    handle(request, response);
   });
   await new Promise<void>((resolve) => server.listen(0, 'localhost', resolve));
   t.teardown(() => server.close());
   const issuer = `https://localhost:${(server.address() as AddressInfo).port}`;
   const signing = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' });
-  const provider = new Provider(issuer, {
+  const provider = new AuthorizationServer(issuer, {
     clients: clients.map((client) => ({ grant_types: ['client_credentials'], redirect_uris: [], response_types: [], ...client })),
     features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
     scopes: ['read', 'write'],
@@ -49,7 +49,7 @@ interface Wanted extends Partial<OAuth2ProviderSettings> {
 }
 
 /** A provider that trusts the server's authority, unless `caFile` says otherwise. */
-const credentialProvider = (t: Test, settings: Wanted): CredentialProvider => {
+const credentialProvider = (t: Test, settings: Wanted): Provider => {
   const caFile = settings.caFile ?? join(t.testdir({ 'ca.pem': authority.pem }), 'ca.pem');
   const defaults = { kind: 'oauth2_client_credentials', name: 'payments', clientId: 'outrider', scopes: ['read'], parameters: {} } as const;
   const providers = createProviders([{ ...defaults, ...settings, caFile }], {
@@ -58,7 +58,7 @@ const credentialProvider = (t: Test, settings: Wanted): CredentialProvider => {
     log: quiet,
     env: { CLIENT_SECRET: `${secret}\n` },
   });
-  return providers.get('payments') as CredentialProvider;
+  return providers.get('payments') as Provider;
 };
 
 const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments' };

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { compileRegistry, type Registry, type RegistrySettings } from '../../src/broker/registry.ts';
 import { decideGrant } from '../../src/core/policy.ts';

@@ -6,8 +6,10 @@ import t from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import { type Clock, systemClock } from '../../src/ops/clock.ts';
 import { createFakeClock } from '../fakes/clock.ts';
-import { attestAt, channelTo, demoPolicies, getJson, metricsOf, startBrokerRig } from '../support/broker.ts';
+import { startClusterIssuer } from '../fakes/cluster-issuer.ts';
+import { attestAt, brokerFiles, channelTo, createLogLines, demoPolicies, getJson, metricsOf, startBrokerRig } from '../support/broker.ts';
 import { createTestAuthority } from '../support/certificates.ts';
+import { startBroker } from '../../src/broker/run.ts';
 import { watchFiles } from '../../src/broker/run/watch-files.ts';
 
 /** The system's clock, with files read again after milliseconds rather than seconds. */
@@ -58,6 +60,16 @@ await t.test(
     t.match(metrics, /outrider_broker_configuration_reloads_total\{result="rejected"\} 4\n/);
   },
 );
+
+await t.test('a configuration that was rejected for a file it names is tried again when that file appears', async (t) => {
+  const { files, logs } = await startBrokerRig(t, { clock: quickPolls, isReloading: true });
+  const caFile = join(files.directory, 'late-ca.pem');
+  const more = `\n  - { name: new, hosts: [new.outrider.test], caFile: ${caFile}, credentials: [{ provider: own, placement: { kind: bearer } }] }`;
+  put(files.configuration, files.text(demoPolicies, more));
+  t.match(await logs.next(/configuration rejected/), /target new: caFile .* cannot be used \(ENOENT\)/);
+  put(caFile, createTestAuthority().pem);
+  t.match(await logs.next(/configuration (in force|rejected)/), /in force/);
+});
 
 await t.test('a mounted file that is swapped by its directory link is noticed', async (t) => {
   const clock = createFakeClock();
@@ -133,6 +145,38 @@ await t.test("a target's trust bundle is part of the configuration: proxies are 
   await logs.next(/configuration in force/);
   await told(3);
   t.equal(bundles[2], before);
+});
+
+await t.test("the operator's certificate serves the issuer, and a renewed one does once certificate and key fit", async (t) => {
+  const cluster = await startClusterIssuer(t);
+  const files = await brokerFiles(t, cluster);
+  const authority = createTestAuthority();
+  const [certFile, keyFile] = [join(files.directory, 'tls.crt'), join(files.directory, 'tls.key')];
+  const [first, second] = [authority.serverFor('127.0.0.1'), authority.serverFor('127.0.0.1')];
+  put(certFile, first.cert);
+  put(keyFile, first.key);
+  const logs = createLogLines();
+  const settings = files.settings();
+  const broker = await startBroker(
+    { ...settings, issuer: { ...settings.issuer, tls: { certFile, keyFile } } },
+    { clock: quickPolls, log: logs.log },
+  );
+  t.teardown(broker.close);
+  const shown = (): Promise<string | undefined> =>
+    new Promise((resolve, reject) => {
+      const socket = connect({ port: broker.issuer.port, host: '127.0.0.1', ca: authority.pem }, () => {
+        resolve(socket.getPeerX509Certificate()?.toString());
+        socket.destroy();
+      });
+      socket.on('error', reject);
+    });
+  t.equal(await shown(), first.cert);
+  put(certFile, second.cert);
+  await logs.next(/configuration rejected/);
+  t.equal(await shown(), first.cert, 'half of a pair is not used');
+  put(keyFile, second.key);
+  while ((await shown()) !== second.cert);
+  t.notMatch(logs.lines.join(''), /PRIVATE KEY/);
 });
 
 await t.test('signing keys rotate by themselves, the old one published on while its tokens live', async (t) => {

@@ -164,13 +164,14 @@ t.test(
       await look.promise;
       await look.promise;
     };
-    const done = tail(file, true, stop.signal, {
-      line: async (text) => void seen.push((JSON.parse(text as string) as { sequence: number }).sequence),
+    const listener = {
+      line: async (text: string | undefined) => void seen.push((JSON.parse(text as string) as { sequence: number }).sequence),
       caughtUp: async () => {
         look.resolve();
         look = Promise.withResolvers();
       },
-    });
+    };
+    const done = tail(file, true, stop.signal, listener, 20);
     writeFileSync(file, fileOf(line(1)));
     await looked();
     appendFileSync(file, fileOf(line(2)) + line(3).slice(0, 100));

@@ -1,5 +1,5 @@
 /** The published JSON form: order, absence, escapes; one line that parses to the same values whatever the values are (THREATS R-5). */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { escapeUnprintable, eventLine } from '../../src/collector/event-json.ts';
 import { event, workload } from './events.ts';
@@ -91,7 +91,9 @@ const nasty = fc.oneof(
   {
     weight: 3,
     arbitrary: fc.string({
-      unit: fc.constantFrom(...'\r\n\t"\\{}[],:\u0000\u001b\u007f\u0085\u009b\u200b\u200e\u2028\u2029\u202e\u2066\ufeff\u{e0041}a🐎'),
+      unit: fc.constantFrom(
+        ...Array.from('\r\n\t"\\{}[],:\u0000\u001b\u007f\u0085\u009b\u200b\u200e\u2028\u2029\u202e\u2066\ufeff\u{e0041}a🐎'),
+      ),
       maxLength: 40,
     }),
   },

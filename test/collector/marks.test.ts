@@ -1,5 +1,5 @@
 /** The bookkeeping of stored sequence numbers against a plain set. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import {
   forgetOldest,

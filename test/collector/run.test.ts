@@ -1,66 +1,29 @@
 /** Access events from a proxy's log to the collector's file, over real gRPC and mTLS. */
-import { readFileSync, rmdirSync, rmSync, mkdirSync } from 'node:fs';
+import { mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { createLedger } from '../../src/collector/ledger.ts';
 import { startCollector } from '../../src/collector/run.ts';
 import { createRecorder } from '../../src/collector/service.ts';
-import { createLedger } from '../../src/collector/ledger.ts';
 import { openStore } from '../../src/collector/store.ts';
-import type { AccessEventDraft } from '../../src/core/access-event.ts';
 import { Fault } from '../../src/core/fault.ts';
 import { limits } from '../../src/core/limits.ts';
 import { type Clock, systemClock } from '../../src/ops/clock.ts';
 import { createMetrics, type Metrics } from '../../src/ops/metrics.ts';
-import { createEventLog, type EventLogOptions } from '../../src/proxy/event.ts';
 import { openEvents } from '../../src/rpc/client.ts';
 import { startEventsServer } from '../../src/rpc/server.ts';
-import type { CollectorSettings } from '../../src/settings/collector.ts';
-import { draft, outcomeOf, sample, svidsInHand, workload } from '../proxy/event/fakes.ts';
 import { createFakeClock } from '../fakes/clock.ts';
+import { draft, sample, workload } from '../proxy/event/fakes.ts';
+import { collectorSettings, domain, freePort, loopback, proxyTo, sequencesIn, storedIn, until, upTo, workloadId } from './ends.ts';
 import { event } from './events.ts';
 import { logLines } from './log-lines.ts';
 import { collectorId, createTrustDomain, silent } from './trust-domain.ts';
 
-type Stored = {
-  readonly sequence: number;
-  readonly kind: string;
-  readonly requestId: string;
-  readonly bootId: string;
-  readonly lostCount?: number;
-};
-
-const domain = createTrustDomain();
-const loopback = (port = 0) => ({ host: '127.0.0.1', port });
-const workloadId = workload as `spiffe://${string}`;
-
-const storedIn = (file: string): Stored[] =>
-  readFileSync(file, 'utf8')
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Stored);
-const sequencesIn = (file: string): number[] => storedIn(file).map((e) => e.sequence);
-const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1);
-
-/** Waits until `is` holds; tap's timeout ends what never comes. */
-const until = async (is: () => boolean | Promise<boolean>): Promise<void> => {
-  while (!(await is())) await pause(5);
-};
-
-const collectorOn = async (t: Test, o: { file?: string; port?: number; svidLifetimeMs?: number; clock?: Clock } = {}) => {
-  const dir = t.testdir();
-  const broker = await domain.startBroker(o.svidLifetimeMs);
-  t.teardown(() => broker.close());
-  const file = o.file ?? join(dir, 'store', 'events.jsonl');
-  const settings: CollectorSettings = {
-    kind: 'collector',
-    listen: loopback(o.port),
-    admin: loopback(),
-    identity: domain.identitySettings(dir, broker.address),
-    store: { file },
-    log: { level: 'silent' },
-  };
+const collectorOn = async (t: Test, o: { port?: number; svidLifetimeMs?: number; clock?: Clock } = {}) => {
+  const { settings, broker } = await collectorSettings(t, o);
+  const { file } = settings.store;
   const { lines, log } = logLines();
   const start = async () => {
     const running = await startCollector(settings, { log, ...(o.clock ? { clock: o.clock } : {}) });
@@ -80,32 +43,6 @@ const collectorOn = async (t: Test, o: { file?: string; port?: number; svidLifet
     };
   };
   return { file, start, settings, broker, lines };
-};
-
-const proxyTo = (t: Test, port: number, o: Partial<EventLogOptions> = {}) => {
-  const metrics = createMetrics('proxy');
-  const svids = svidsInHand(domain.svid(workloadId));
-  const { lines, log } = logLines();
-  const eventLog = createEventLog({
-    audit: 'required',
-    queueMax: 10_000,
-    reserved: 100,
-    collector: { address: `127.0.0.1:${port}`, spiffeId: collectorId },
-    svids,
-    metrics,
-    clock: systemClock,
-    log,
-    bootId: 'boot-1',
-    ...o,
-  });
-  t.teardown(() => eventLog.close());
-  const request = (): AccessEventDraft => {
-    const intent = draft();
-    eventLog.intent(intent);
-    eventLog.record(outcomeOf(intent));
-    return intent;
-  };
-  return { eventLog, metrics, svids, lines, request };
 };
 
 const metricOf = (metrics: Metrics, name: string): Promise<number> => sample(metrics, `outrider_proxy_${name}`);
@@ -436,12 +373,3 @@ t.test('a store that cannot be opened is said at once', async (t) => {
   mkdirSync(file, { recursive: true });
   await t.rejects(startCollector(settings, { log: silent }), { name: 'StoreError' });
 });
-
-/** A port that was free a moment ago: for a collector that is to come up later, or again, at the same place. */
-const freePort = async (): Promise<number> => {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-};

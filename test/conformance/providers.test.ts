@@ -113,7 +113,7 @@ const rig = async (t: Test, kind: ProviderKind) => {
 /** The characters a value may have at its ends, and inside: written out here, not taken from the code under test. */
 const visible = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).join('');
 const isWritable = (value: string): boolean =>
-  value !== '' && [...value].every((char, i) => visible.includes(char) || (char === ' ' && i > 0 && i < value.length - 1));
+  value !== '' && Array.from(value).every((char, i) => visible.includes(char) || (char === ' ' && i > 0 && i < value.length - 1));
 
 for (const kind of providerKinds) {
   await t.test(`${kind}: gives the value as it is, alive and for a bounded time`, async (t) => {
@@ -191,7 +191,7 @@ for (const kind of providerKinds) {
     const { make, settings } = await rig(t, kind);
     const before = make();
     t.equal(make(before).get('it'), before.get('it'));
-    t.not(createProviders([{ ...settings, name: 'other' } as ProviderSettings], {} as ProviderDeps, before).get('other'), before.get('it'));
+    t.not(createProviders([{ ...settings, name: 'other' }], {} as ProviderDeps, before).get('other'), before.get('it'));
   });
 }
 

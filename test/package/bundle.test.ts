@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import type { Metafile } from 'esbuild';
 import t from 'tap';
@@ -19,13 +20,14 @@ const entrypoint = (): { flags: readonly string[]; program: string } => {
 };
 
 // Away from the repository, where no node_modules is above it: what it loads is in it.
-const image = t.testdir();
-const bundle = join(t.testdirName, 'outrider');
+const image = mkdtempSync(join(tmpdir(), 'outrider-bundle-'));
+const bundle = join(image, 'outrider');
 let metafile: Metafile;
 
 t.before(async () => {
   metafile = await buildBundle(bundle);
 });
+t.teardown(() => rmSync(image, { recursive: true, force: true }));
 
 interface Ran {
   readonly status: number;

@@ -1,6 +1,6 @@
 /** The proxy's event log against a collector in the test's hand and a clock that the test moves. */
 import { setImmediate as turn } from 'node:timers/promises';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import type { AccessEventDraft } from '../../src/core/access-event.ts';
 import { Fault } from '../../src/core/fault.ts';

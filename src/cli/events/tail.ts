@@ -24,12 +24,11 @@ export class MissingFile extends Error {
   }
 }
 
-const lookIntervalMs = 250;
 const chunkBytes = 64 * 1024;
 /** How much of a file's beginning is remembered, to tell a cut tail from new content under the same name. */
 const beginningBytes = 512;
 
-export const tail = async (path: string, follow: boolean, ended: AbortSignal, on: TailListener): Promise<void> => {
+export const tail = async (path: string, follow: boolean, ended: AbortSignal, on: TailListener, lookIntervalMs = 250): Promise<void> => {
   const lines = createLineSplitter(limits.eventLineBytesMax);
   const buffer = Buffer.allocUnsafe(chunkBytes);
   let file: OpenFile | undefined;

@@ -190,6 +190,7 @@ export const createSender = (options: SenderOptions): Sender => {
   };
 
   const tick = (): void => {
+    cancelDelay?.();
     cancelDelay = undefined;
     metrics.set('outrider_proxy_events_queued', {}, queue.size());
     pump();
@@ -215,6 +216,7 @@ export const createSender = (options: SenderOptions): Sender => {
     },
     close: () => {
       isClosed = true;
+      generation += 1; // Nothing that comes later is heard, but acknowledgements.
       stopListening();
       stopTimers();
       channel?.close();

@@ -26,7 +26,7 @@ export interface ServerIdentity {
 export interface Listener {
   readonly address: AddressInfo;
   readonly setIdentity: (identity: ServerIdentity) => void;
-  /** No new connections; resolves when the open ones have ended. */
+  /** No new connections; resolves when those that were handed over have ended. What is still shaking hands is dropped. */
   readonly stop: () => Promise<void>;
   readonly destroy: () => void;
 }
@@ -87,19 +87,32 @@ export const startListener = async (o: {
     o.log.debug({ error, peer: socket.remoteAddress }, 'a handshake failed');
     socket.destroy();
   });
+  const handedOver = new Set<TLSSocket>();
+  let onEmpty: () => void = () => undefined;
   tls.on('secureConnection', (socket) => {
     socket.on('error', () => socket.destroy());
+    handedOver.add(socket);
+    socket.once('close', () => {
+      handedOver.delete(socket);
+      if (handedOver.size === 0) onEmpty();
+    });
     if (!tls.listening || socket.alpnProtocol !== 'h2') socket.destroy();
     else injectorFor(socket).injectConnection(socket);
   });
   tls.on('error', (error) => o.log.error({ error }, 'accepting connections failed'));
+  const destroy = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
   await listening(tls, o.listen.host, o.listen.port);
   return {
     address: tls.address() as AddressInfo,
     setIdentity: (identity) => tls.setSecureContext(contextOf(identity)),
-    stop: () => new Promise((resolve) => tls.close(() => resolve())),
-    destroy: () => {
-      for (const socket of sockets) socket.destroy();
+    stop: async () => {
+      const closed = new Promise<void>((resolve) => tls.close(() => resolve()));
+      if (handedOver.size > 0) await new Promise<void>((resolve) => (onEmpty = resolve));
+      destroy();
+      await closed;
     },
+    destroy,
   };
 };

@@ -1,6 +1,6 @@
 /** Fields of access events: bounded, distinguishable, encodable (THREATS R-5). */
 import { createHash } from 'node:crypto';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { numbered } from '../../../src/proxy/event/entry.ts';
 import { boundedField } from '../../../src/proxy/event/field.ts';
@@ -50,7 +50,7 @@ t.test('two long values that differ anywhere stay different', async (t) => {
       fc.nat(),
       fc.constantFrom('a', 'é', '語', '🐎'),
       (value, at, other) => {
-        const chars = [...value];
+        const chars = Array.from(value);
         const i = at % chars.length;
         fc.pre(chars[i] !== other);
         const changed = chars.with(i, other).join('');

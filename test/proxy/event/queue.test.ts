@@ -1,5 +1,5 @@
 /** The memory queue against a plain array. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { numbered } from '../../../src/proxy/event/entry.ts';
 import { createMemoryQueue } from '../../../src/proxy/event/queue.ts';
