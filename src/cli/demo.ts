@@ -4,7 +4,6 @@
  */
 import { createWriteStream, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { limits } from '../core/limits.ts';
 import { ListenError } from '../ops/admin.ts';
 import { systemClock } from '../ops/clock.ts';
 import { type Closer, closeAll } from '../ops/drain.ts';
@@ -15,6 +14,7 @@ import { attestingBy, type DemoSettings, defaultDirectory, inDirectory, onAnyPor
 import { startIssuer, startTarget } from './demo/stand-ins.ts';
 import { tour } from './demo/tour.ts';
 import { startFrontDoor } from './front-door.ts';
+import { closeTimeoutMs } from './role.ts';
 import { type Command, readOptions, type Terminal, UsageError } from './terminal.ts';
 
 const frontDoorListen = { host: '127.0.0.1', port: 15_000 };
@@ -178,7 +178,7 @@ export const runDemo: Command = async (args, terminal) => {
     status = 1;
   } finally {
     started.catch(() => {});
-    await closeAll(closers, limits.drainTimeoutMs, logFor('demo', 'info'));
+    await closeAll(closers, closeTimeoutMs, logFor('demo', 'info'));
     await new Promise<void>((done) => logStream.end(done));
   }
   return status;

@@ -80,11 +80,13 @@ const run = async (role: Role, terminal: Terminal, start: () => Promise<Started>
   return 0;
 };
 
-/** Closes within the drain timeout; what is still open then ends with the process. */
-export const closedInTime = async (running: Running): Promise<void> => {
+/** Requests in flight have their time, and after them the events that tell of them; what is still open then ends with the process. */
+export const closeTimeoutMs = limits.drainTimeoutMs + limits.eventFlushTimeoutMs;
+
+const closedInTime = async (running: Running): Promise<void> => {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, limits.drainTimeoutMs);
+    timer = setTimeout(resolve, closeTimeoutMs);
   });
   await Promise.race([running.close(), deadline]);
   clearTimeout(timer);

@@ -125,7 +125,10 @@ export const startTls = (socket: Socket, host: string, secureContext: SecureCont
       ALPNProtocols: ['http/1.1'],
       minVersion: 'TLSv1.2',
     });
-    const timer = setTimeout(() => secured.destroy(new Error(`no handshake within ${limits.targetHandshakeTimeoutMs} ms`)), limits.targetHandshakeTimeoutMs);
+    const timer = setTimeout(
+      () => secured.destroy(new Error(`no handshake within ${limits.targetHandshakeTimeoutMs} ms`)),
+      limits.targetHandshakeTimeoutMs,
+    );
     const failed = (cause: Error): void => {
       clearTimeout(timer);
       // Node sets authorizationError only when the handshake went through and the certificate did not.

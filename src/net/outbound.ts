@@ -160,7 +160,8 @@ class ReceivingHandler implements Dispatcher.DispatchHandler {
   onResponseStart(controller: Dispatcher.DispatchController, status: number, _headers: unknown, reason?: string): void {
     if (status < 200) {
       this.#informational += 1;
-      if (this.#informational > limits.informationalResponsesMax) this.abort(new Fault('target_malformed', { detail: 'It sent too many interim answers.' }));
+      if (this.#informational > limits.informationalResponsesMax)
+        this.abort(new Fault('target_malformed', { detail: 'It sent too many interim answers.' }));
       return;
     }
     this.#hasStarted = true;
@@ -199,9 +200,14 @@ const sendFault = (error: unknown, hasStarted: boolean): Fault => {
   const options = { cause: error };
   if (error instanceof errors.HeadersTimeoutError) return new Fault('target_timeout', options);
   if (error instanceof errors.BodyTimeoutError) return new Fault('target_truncated', options);
-  if (error instanceof errors.HeadersOverflowError) return new Fault('target_malformed', { detail: 'Its header block is too large.', ...options });
+  if (error instanceof errors.HeadersOverflowError)
+    return new Fault('target_malformed', { detail: 'Its header block is too large.', ...options });
   if (error instanceof errors.RequestContentLengthMismatchError) return new Fault('framing_invalid', options);
-  if (error instanceof errors.HTTPParserError || error instanceof errors.ResponseContentLengthMismatchError || (error instanceof errors.SocketError && error.message.startsWith('bad '))) {
+  if (
+    error instanceof errors.HTTPParserError ||
+    error instanceof errors.ResponseContentLengthMismatchError ||
+    (error instanceof errors.SocketError && error.message.startsWith('bad '))
+  ) {
     return new Fault(hasStarted ? 'target_truncated' : 'target_malformed', options);
   }
   return new Fault(hasStarted ? 'target_truncated' : 'target_closed', options);

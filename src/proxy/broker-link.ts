@@ -38,7 +38,16 @@ const needsAttestation = (code: FaultCode): boolean => code === 'identity_refuse
 export const reconnectPauseMs = (attempt: number, random: number): number =>
   Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(attempt, 16)) * (0.5 + random / 2);
 
-export const startBrokerLink = ({ broker, svids, onSnapshot, onRevocation, clock, random, metrics, log }: BrokerLinkOptions): BrokerLink => {
+export const startBrokerLink = ({
+  broker,
+  svids,
+  onSnapshot,
+  onRevocation,
+  clock,
+  random,
+  metrics,
+  log,
+}: BrokerLinkOptions): BrokerLink => {
   let channel: BrokerChannel | undefined;
   let watch: { cancel(): void } | undefined;
   let fault: Fault | undefined;

@@ -72,9 +72,7 @@ export interface Routed extends Accepted {
   readonly route: Route;
 }
 
-export type Route =
-  | { readonly kind: 'target'; readonly target: Target; readonly configurationVersion: string }
-  | { readonly kind: 'pass' };
+export type Route = { readonly kind: 'target'; readonly target: Target; readonly configurationVersion: string } | { readonly kind: 'pass' };
 
 export interface RoutedToTarget extends Routed {
   readonly route: Route & { readonly kind: 'target' };
@@ -117,7 +115,9 @@ export interface Prepared {
 export const asPrepared = (value: Omit<Prepared, typeof prepared>): Prepared => value as Prepared;
 
 /** How far a request came: all that its event, its log line and its metrics are made of. */
-export type Progress = Accepted & Partial<Pick<Routed, 'destination' | 'path' | 'route'>> & Partial<Pick<Authorized, 'identity' | 'grant' | 'decision'>>;
+export type Progress = Accepted &
+  Partial<Pick<Routed, 'destination' | 'path' | 'route'>> &
+  Partial<Pick<Authorized, 'identity' | 'grant' | 'decision'>>;
 
 /** A request's share of an access event; the pipeline adds kind and outcome. */
 export const eventOf = (progress: Progress): Omit<AccessEventDraft, 'kind' | 'timeMs' | 'outcome'> => ({

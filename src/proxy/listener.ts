@@ -71,6 +71,7 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
   /** Connections that were answered with an end: whatever else they have sent is nobody's request. */
   const ending = new WeakSet<Socket>();
   const sockets = new Set<Socket>();
+  const open = new Set<ServerResponse>();
   let isDraining = false;
 
   const accept = (request: IncomingMessage, sink: NodeSink, admitted: Admitted, body: NodeBody | undefined): Accepted => {
@@ -92,6 +93,11 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
     if (ending.has(request.socket)) return;
     const sink = new NodeSink(request, response, clock.monotonic);
     if (isDraining) response.shouldKeepAlive = false;
+    open.add(response);
+    response.once('close', () => {
+      open.delete(response);
+      if (isDraining) server.closeIdleConnections();
+    });
     try {
       const admitted = admit(headOf(request));
       const sayContinue = (): void => {
@@ -137,7 +143,13 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
     }
   };
 
-  const intercept = async (socket: Socket, head: Buffer, connect: string, destination: Destination, secureContext: SecureContext): Promise<void> => {
+  const intercept = async (
+    socket: Socket,
+    head: Buffer,
+    connect: string,
+    destination: Destination,
+    secureContext: SecureContext,
+  ): Promise<void> => {
     socket.write(established);
     const isTls = await startsWithTls(socket, head);
     if (isTls === undefined) return void socket.destroy();
@@ -148,7 +160,11 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
     const secured: TLSSocket | undefined = await acceptTls(socket, secureContext);
     if (!secured) return undefined;
     // `servername` is false when the program sent none.
-    tunnels.set(secured, { connect, sni: (secured as { servername?: string | false }).servername || undefined, scheme: destination.scheme });
+    tunnels.set(secured, {
+      connect,
+      sni: (secured as { servername?: string | false }).servername || undefined,
+      scheme: destination.scheme,
+    });
     return void server.emit('connection', secured);
   };
 
@@ -211,6 +227,8 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
     drain: async (timeoutMs) => {
       isDraining = true;
       const closed = new Promise((resolve) => server.close(resolve));
+      // Requests in flight end their connection, and say so if their answer has not begun.
+      for (const response of open) if (!response.headersSent) response.shouldKeepAlive = false;
       server.closeIdleConnections();
       const timer = setTimeout(() => {
         for (const socket of sockets) socket.destroy();

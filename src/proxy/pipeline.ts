@@ -99,14 +99,19 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
     },
   });
   const decided = fault && !isIntended ? (fault.row.blame === 'policy' ? 'deny' : 'fault') : isPass ? 'pass' : 'allow';
-  metrics.add('outrider_proxy_requests_total', { target: base.target, decision: decided, code_class: `${Math.floor((status || 499) / 100)}xx` });
+  metrics.add('outrider_proxy_requests_total', {
+    target: base.target,
+    decision: decided,
+    code_class: `${Math.floor((status || 499) / 100)}xx`,
+  });
   metrics.observe('outrider_proxy_stage_duration_seconds', { stage: 'total' }, durationMs / 1000);
   metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, progress.body?.bytes() ?? 0);
   metrics.add('outrider_proxy_body_bytes_total', { direction: 'response' }, sink.bytes());
   if (isIntended && progress.grant?.credentials.some(({ providerKind }) => providerKind === 'static_file')) {
     metrics.add('outrider_proxy_static_credential_requests_total', { target: base.target });
   }
-  if (fault) reportFault(metrics, fault, { requestId: progress.id, target: base.target, destination: base.destination, method: base.method, log });
+  if (fault)
+    reportFault(metrics, fault, { requestId: progress.id, target: base.target, destination: base.destination, method: base.method, log });
 };
 
 /** Whether an exchange that ended in this fault was under way rather than refused. */

@@ -15,7 +15,14 @@ export interface ProblemResponse {
 }
 
 /** After these the two ends may disagree about where the next request begins. */
-const closing: ReadonlySet<FaultCode> = new Set(['request_malformed', 'framing_invalid', 'headers_too_large', 'request_timeout', 'authority_mismatch', 'authority_invalid']);
+const closing: ReadonlySet<FaultCode> = new Set([
+  'request_malformed',
+  'framing_invalid',
+  'headers_too_large',
+  'request_timeout',
+  'authority_mismatch',
+  'authority_invalid',
+]);
 
 export const closesConnection = (fault: Fault): boolean => closing.has(fault.code);
 
@@ -32,7 +39,9 @@ export const problemOf = (fault: Fault, requestId: string): ProblemResponse => {
     blame,
     retry,
     ask,
-    ...(decision ? { decision: { policy: decision.policy, policyVersion: decision.policyVersion, rule: decision.rule, reason: decision.reason } } : {}),
+    ...(decision
+      ? { decision: { policy: decision.policy, policyVersion: decision.policyVersion, rule: decision.rule, reason: decision.reason } }
+      : {}),
   })}\n`;
   const headers: HeaderField[] = [
     ['content-type', 'application/problem+json'],

@@ -79,7 +79,12 @@ export const route = (accepted: Accepted, table: RoutingTable, policy: RoutePoli
   const destination = reconcile(accepted.scheme, accepted.claims);
   const chosen = routeOf(destination, table, policy);
   if (chosen.kind === 'target' && destination.scheme === 'http' && !chosen.target.cleartextAllowed) throw new Fault('cleartext_refused');
-  return { ...accepted, destination, route: chosen, path: chosen.kind === 'target' ? judgedPath(accepted.rawTarget) : passedPath(accepted.rawTarget) };
+  return {
+    ...accepted,
+    destination,
+    route: chosen,
+    path: chosen.kind === 'target' ? judgedPath(accepted.rawTarget) : passedPath(accepted.rawTarget),
+  };
 };
 
 const judgedPath = (raw: string): CanonicalTarget => {

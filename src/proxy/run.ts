@@ -88,7 +88,8 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     onChange: (kept) => {
       metrics.set('outrider_proxy_grants', {}, kept.length);
       metrics.reset('outrider_proxy_grant_expiry_timestamp_seconds');
-      for (const { target, expiresAtMs } of kept) metrics.set('outrider_proxy_grant_expiry_timestamp_seconds', { target }, expiresAtMs / 1000);
+      for (const { target, expiresAtMs } of kept)
+        metrics.set('outrider_proxy_grant_expiry_timestamp_seconds', { target }, expiresAtMs / 1000);
     },
   });
   const link: BrokerLink = opened(
@@ -139,7 +140,11 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
         tunnel: createTunnelHandler({ ...shared, interception, resolver }),
         refused: (fault) => {
           reportFault(metrics, fault, { log });
-          metrics.add('outrider_proxy_requests_total', { target: '', decision: 'fault', code_class: `${Math.floor(fault.row.status / 100)}xx` });
+          metrics.add('outrider_proxy_requests_total', {
+            target: '',
+            decision: 'fault',
+            code_class: `${Math.floor(fault.row.status / 100)}xx`,
+          });
         },
       },
       onConnections: (kind, delta) => metrics.add('outrider_proxy_connections', { kind }, delta),
@@ -148,7 +153,9 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     const missing = (): string[] => [
       ...(svids.current() ? [] : [`an identity (${(svids.fault() ?? new Fault('not_ready')).code})`]),
       ...(routing.table() ? [] : [`targets from the broker${link.fault() ? ` (${link.fault()?.code})` : ''}`]),
-      ...(settings.audit === 'best_effort' || events.waiting() < settings.eventQueueMax - eventReserve ? [] : ['room in the event queue (the collector is away)']),
+      ...(settings.audit === 'best_effort' || events.waiting() < settings.eventQueueMax - eventReserve
+        ? []
+        : ['room in the event queue (the collector is away)']),
     ];
     const admin = opened('admin', await startAdmin({ ...settings.admin, metrics, readiness: missing }), (part) => part.close());
     return {

@@ -27,21 +27,23 @@ export interface TunnelParts {
   readonly log: Log;
 }
 
-export const createTunnelHandler = (parts: TunnelParts) => async (tunnel: Tunnel): Promise<void> => {
-  let destination: Destination | undefined;
-  try {
-    const routed = routeTunnel(tunnel.connect, parts.table(), parts.routePolicy);
-    destination = routed.destination;
-    if (routed.route.kind === 'target') return tunnel.intercept(destination, parts.interception.contextFor(destination.host));
-    const addresses = await parts.resolver.resolve(destination, dialPolicyOf(routed.route, parts.unmatchedPrivateAllowed));
-    const { fromClientBytes, fromTargetBytes } = await tunnel.splice(await dialTcp(addresses));
-    return conclude(parts, tunnel, destination, undefined, fromClientBytes, fromTargetBytes);
-  } catch (thrown) {
-    const fault = asFault(thrown);
-    tunnel.refuse(fault);
-    return conclude(parts, tunnel, destination, fault, 0, 0);
-  }
-};
+export const createTunnelHandler =
+  (parts: TunnelParts) =>
+  async (tunnel: Tunnel): Promise<void> => {
+    let destination: Destination | undefined;
+    try {
+      const routed = routeTunnel(tunnel.connect, parts.table(), parts.routePolicy);
+      destination = routed.destination;
+      if (routed.route.kind === 'target') return tunnel.intercept(destination, parts.interception.contextFor(destination.host));
+      const addresses = await parts.resolver.resolve(destination, dialPolicyOf(routed.route, parts.unmatchedPrivateAllowed));
+      const { fromClientBytes, fromTargetBytes } = await tunnel.splice(await dialTcp(addresses));
+      return conclude(parts, tunnel, destination, undefined, fromClientBytes, fromTargetBytes);
+    } catch (thrown) {
+      const fault = asFault(thrown);
+      tunnel.refuse(fault);
+      return conclude(parts, tunnel, destination, fault, 0, 0);
+    }
+  };
 
 const conclude = (
   { events, metrics, clock, log }: TunnelParts,

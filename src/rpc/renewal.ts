@@ -15,7 +15,7 @@ export const renewalDelayMs = (o: {
 }): number => {
   const lifeMs = Math.max(0, o.expiresAtMs - o.issuedAtMs);
   const renewAtMs = o.issuedAtMs + lifeMs * (0.5 + jitter * (2 * o.random - 1));
-  return Math.max(0, Math.floor(renewAtMs - o.nowMs));
+  return Math.max(0, Math.min(Math.floor(renewAtMs), o.expiresAtMs - 1) - o.nowMs);
 };
 
 /** The pause after the n-th failure in a row, from 1: doubled each time, spread over its upper half, within the limits. */

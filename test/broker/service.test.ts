@@ -4,6 +4,7 @@ import { openTrustDomain } from '../../src/broker/authority.ts';
 import type { Provider } from '../../src/broker/provider.ts';
 import { compileRegistry, type RegistrySettings } from '../../src/broker/registry.ts';
 import { createBrokerService } from '../../src/broker/service.ts';
+import { createAttestations } from '../../src/broker/service/attestations.ts';
 import type { Lease, StoredAuthority } from '../../src/broker/store.ts';
 import type { Attested, Evidence } from '../../src/core/evidence.ts';
 import { Fault } from '../../src/core/fault.ts';
@@ -409,6 +410,21 @@ await t.test('attestations are bounded for one pod, so that a loop in one costs 
   for (let i = 0; i < limits.attestationsPerWorkloadMax; i += 1) await attest();
   await t.rejects(service.getGrant(first, 'echo', ''), { code: 'identity_refused' });
   await t.resolves(service.getGrant(neighbour, 'echo', ''));
+});
+
+await t.test('attestations are bounded in all, the oldest forgotten first, and expired ones take no place', (t) => {
+  const attestations = createAttestations();
+  const remember = (i: number, expiresAtMs: number, nowMs: number): void => {
+    const identity = { attestor: 'cluster', attributes: { 'kubernetes.pod': `pod-${i}` } };
+    attestations.remember(`${i}`, { attestationId: `${i}`, spiffeId: demoId, identity, expiresAtMs }, nowMs);
+  };
+  for (let i = 1; i <= limits.attestationsMax + 1; i += 1) remember(i, 1_000, 0);
+  t.equal(attestations.size(), limits.attestationsMax);
+  t.equal(attestations.find('1', demoId, 0), undefined);
+  t.match(attestations.find('2', demoId, 0), { attestationId: '2' });
+  remember(0, 2_000, 1_000);
+  t.equal(attestations.size(), 1);
+  t.end();
 });
 
 await t.test('no credential and no evidence is in any log line or metric', async (t) => {

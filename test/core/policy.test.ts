@@ -1,7 +1,16 @@
 import t from 'tap';
 import { decide, decideGrant, type Rule } from '../../src/core/policy.ts';
 
-const rule = (name: string, rest: Partial<Rule>): Rule => ({ policy: 'p', policyVersion: 'v1', name, effect: 'allow', methods: [], paths: [], condition: '', ...rest });
+const rule = (name: string, rest: Partial<Rule>): Rule => ({
+  policy: 'p',
+  policyVersion: 'v1',
+  name,
+  effect: 'allow',
+  methods: [],
+  paths: [],
+  condition: '',
+  ...rest,
+});
 const get = (path: string) => ({ method: 'GET', path });
 
 t.test('nothing matched means deny, with a reason and no rule', async (t) => {

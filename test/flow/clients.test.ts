@@ -48,14 +48,37 @@ interface Client {
   readonly commands: (url: string, dir: string) => readonly (readonly [string, ...string[]])[];
 }
 
-const curl = (url: string, ...more: string[]): readonly [string, ...string[]] => ['curl', '--silent', '--show-error', '--fail-with-body', '-w', '\n', '-H', 'Authorization: Bearer mine', ...more, url];
+const curl = (url: string, ...more: string[]): readonly [string, ...string[]] => [
+  'curl',
+  '--silent',
+  '--show-error',
+  '--fail-with-body',
+  '-w',
+  '\n',
+  '-H',
+  'Authorization: Bearer mine',
+  ...more,
+  url,
+];
 
 const table: Record<string, Client> = {
-  curl: { probe: ['curl', '--version'], commands: (url) => [curl(url), curl(url, '--data', 'body'), curl(url, '--http1.0'), curl(url, '--http2'), curl(url, '--proxytunnel')] },
+  curl: {
+    probe: ['curl', '--version'],
+    commands: (url) => [curl(url), curl(url, '--data', 'body'), curl(url, '--http1.0'), curl(url, '--http2'), curl(url, '--proxytunnel')],
+  },
   'Node fetch': { probe: [process.execPath, '--version'], commands: (url) => [[process.execPath, join(clients, 'client.mjs'), url]] },
   'Python urllib': { probe: ['python3', '--version'], commands: (url) => [['python3', join(clients, 'client.py'), 'urllib', url]] },
-  'Python requests': { probe: ['python3', '-c', 'import requests'], commands: (url) => [['python3', join(clients, 'client.py'), 'requests', url]] },
-  'Go net/http': { probe: ['go', 'version'], commands: (url, dir) => [['go', 'build', '-o', join(dir, 'client'), join(clients, 'client.go')], [join(dir, 'client'), url]] },
+  'Python requests': {
+    probe: ['python3', '-c', 'import requests'],
+    commands: (url) => [['python3', join(clients, 'client.py'), 'requests', url]],
+  },
+  'Go net/http': {
+    probe: ['go', 'version'],
+    commands: (url, dir) => [
+      ['go', 'build', '-o', join(dir, 'client'), join(clients, 'client.go')],
+      [join(dir, 'client'), url],
+    ],
+  },
 };
 
 const isInstalled = async ([program, ...args]: readonly [string, ...string[]]): Promise<boolean> => {
@@ -88,7 +111,12 @@ for (const [name, client] of Object.entries(table)) {
         bodies.push(...bodiesOf(stdout));
       }
       t.ok(bodies.length >= 2);
-      for (const { method, path, headers, body } of bodies as { method: string; path: string; headers: Record<string, string>; body: string }[]) {
+      for (const { method, path, headers, body } of bodies as {
+        method: string;
+        path: string;
+        headers: Record<string, string>;
+        body: string;
+      }[]) {
         t.equal(path, '/hello?a=1');
         t.match(headers['authorization'], /^Bearer eyJ/, `${method}: the client's own Authorization was replaced`);
         t.equal(body, method === 'POST' ? 'body' : '');

@@ -12,7 +12,12 @@ const ask = async (port: number, path = '/hello'): Promise<string> => {
   return answer;
 };
 
-const expectCode = async (t: Test, proxy: { listen: { port: number }; admin: { port: number } }, status: number, code: string): Promise<void> => {
+const expectCode = async (
+  t: Test,
+  proxy: { listen: { port: number }; admin: { port: number } },
+  status: number,
+  code: string,
+): Promise<void> => {
   const answer = await eventually(async () => {
     const text = await ask(proxy.listen.port);
     return text.includes(`"code":"${code}"`) ? text : undefined;
@@ -28,7 +33,12 @@ const evidence: [name: string, spoil: (stack: Stack) => void, status: number, co
   ['missing', ({ files }) => rmSync(files.token), 503, 'evidence_missing'],
   ['expired', (stack) => stack.projectToken(aged(stack, -7200)), 503, 'evidence_expired'],
   ['not valid yet', (stack) => stack.projectToken(aged(stack, 7200)), 503, 'evidence_not_yet_valid'],
-  ['for another audience', (stack) => stack.projectToken({ claims: { aud: ['https://kubernetes.default.svc'] } }), 403, 'evidence_audience'],
+  [
+    'for another audience',
+    (stack) => stack.projectToken({ claims: { aud: ['https://kubernetes.default.svc'] } }),
+    403,
+    'evidence_audience',
+  ],
   ['from another issuer', (stack) => stack.projectToken({ claims: { iss: 'https://other.outrider.test' } }), 403, 'evidence_issuer'],
   ['with another signature', (stack) => stack.projectToken({ signature: () => Buffer.alloc(256, 1) }), 403, 'evidence_invalid'],
   ['of an unknown workload', (stack) => stack.projectToken(ofAccount('stranger')), 403, 'workload_unknown'],
@@ -71,7 +81,11 @@ t.test('nothing is forwarded, credentialed or not, before the proxy knows its ta
   await expectCode(t, proxy, 503, 'broker_unavailable');
   const { refusal } = await tunnelTo(proxy.listen.port, `${host}:443`);
   t.match(refusal, /^HTTP\/1\.1 503 /);
-  t.match((await tunnelTo(proxy.listen.port, 'elsewhere.outrider.test:443')).refusal, /^HTTP\/1\.1 503 /, 'an unmatched tunnel neither: what is unmatched is not known yet');
+  t.match(
+    (await tunnelTo(proxy.listen.port, 'elsewhere.outrider.test:443')).refusal,
+    /^HTTP\/1\.1 503 /,
+    'an unmatched tunnel neither: what is unmatched is not known yet',
+  );
   t.equal(stack.origin.requests.length, 0);
 
   const asking = new AbortController();
@@ -83,13 +97,22 @@ t.test('nothing is forwarded, credentialed or not, before the proxy knows its ta
   await eventually(() => answers.some((answer) => answer.startsWith('HTTP/1.1 200')));
   asking.abort();
   await loop;
-  t.ok(answers.every((answer) => /^HTTP\/1\.1 (503|200) /.test(answer)), 'refused, then served: nothing in between');
-  t.ok(stack.origin.requests.every(({ rawHeaders }) => rawHeaders.some((value) => value.startsWith('Bearer '))), 'no request arrived un-injected');
+  t.ok(
+    answers.every((answer) => /^HTTP\/1\.1 (503|200) /.test(answer)),
+    'refused, then served: nothing in between',
+  );
+  t.ok(
+    stack.origin.requests.every(({ rawHeaders }) => rawHeaders.some((value) => value.startsWith('Bearer '))),
+    'no request arrived un-injected',
+  );
 });
 
 t.test('the broker goes away: a warm target goes on, a cold one gets broker_unavailable, and it heals', async (t) => {
   const targets = ['echo', 'cold']
-    .map((name) => `  - { name: ${name}, hosts: [${name}.outrider.test], ports: [80, 443], cleartext: allowed, credentials: [{ provider: echo-token, placement: { kind: bearer } }] }`)
+    .map(
+      (name) =>
+        `  - { name: ${name}, hosts: [${name}.outrider.test], ports: [80, 443], cleartext: allowed, credentials: [{ provider: echo-token, placement: { kind: bearer } }] }`,
+    )
     .join('\n');
   const policies = '  - name: demo\n    rules:\n      - { name: all, effect: allow, workloads: [demo-app], targets: [echo, cold] }';
   const stack = await startStack(t, { targets, policies });

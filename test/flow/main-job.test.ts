@@ -43,7 +43,11 @@ t.test('a request gets a JWT that the broker signed for this workload and target
     const [value, ...more] = field(request, 'authorization');
     t.same(more, []);
     const token = (value as string).replace(/^Bearer /, '');
-    const { payload } = await jwtVerify(token, createLocalJWKSet(jwks), { issuer: 'https://127.0.0.1:8444', audience: 'https://echo.outrider.test', subject: workloadId });
+    const { payload } = await jwtVerify(token, createLocalJWKSet(jwks), {
+      issuer: 'https://127.0.0.1:8444',
+      audience: 'https://echo.outrider.test',
+      subject: workloadId,
+    });
     t.ok((payload.exp as number) - (payload.iat as number) <= 600, 'a life of at most ten minutes');
     t.equal(decodeProtectedHeader(token).alg, 'ES256');
   }
@@ -57,13 +61,20 @@ t.test('the collector holds an intent and an outcome for each, with policy, vers
     const found = events();
     return found.length >= 3 ? found : undefined;
   });
-  t.same(stored.map(({ kind }) => kind), ['intent', 'outcome', 'refusal']);
+  t.same(
+    stored.map(({ kind }) => kind),
+    ['intent', 'outcome', 'refusal'],
+  );
   const [intent, outcome, refusal] = stored as [Json, Json, Json];
   t.equal(intent['requestId'], outcome['requestId']);
   for (const event of stored) t.match(event, { workload: workloadId, reporter: workloadId, target: 'echo', method: 'GET' });
   t.match(outcome, { path: '/hello', decision: { verdict: 'allow', policy: 'demo', rule: 'use-echo' }, outcome: { status: 200 } });
   t.match((outcome['decision'] as { policyVersion: string }).policyVersion, /^[0-9a-f]{12,16}$/);
-  t.match(refusal, { path: '/admin/users', decision: { verdict: 'deny', policy: 'demo', rule: 'no-admin' }, outcome: { status: 403, fault: 'policy_denied' } });
+  t.match(refusal, {
+    path: '/admin/users',
+    decision: { verdict: 'deny', policy: 'demo', rule: 'no-admin' },
+    outcome: { status: 403, fault: 'policy_denied' },
+  });
   t.notMatch(JSON.stringify(stored) + logs.join(''), /canary-query|eyJ[A-Za-z0-9_-]+\.eyJ/, 'no query string and no token anywhere');
 });
 

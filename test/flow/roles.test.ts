@@ -33,7 +33,8 @@ t.test('the roles as separate processes: started in any order, reloaded, drained
   await eventually(async () => (await metric(brokerAdmin, 'outrider_broker_configuration_reloads_total', 'rejected')) === 1);
   t.match(broker.output(), /unknown/, 'the log says what is wrong');
   t.match(await ask(port, '/hello'), /^HTTP\/1\.1 200/);
-  const readOnly = '  - name: demo\n    rules:\n      - { name: read-docs, effect: allow, workloads: [demo-app], targets: [echo], methods: [GET], paths: ["/docs/**"] }';
+  const readOnly =
+    '  - name: demo\n    rules:\n      - { name: read-docs, effect: allow, workloads: [demo-app], targets: [echo], methods: [GET], paths: ["/docs/**"] }';
   writeFileSync(`${files.dir}/broker.yaml`, brokerYaml(files, stack.issuer.url, { policies: readOnly }));
   await eventually(async () => (await ask(port, '/hello')).startsWith('HTTP/1.1 403'));
   t.match(await ask(port, '/docs/a'), /^HTTP\/1\.1 200/);
@@ -47,9 +48,12 @@ t.test('the roles as separate processes: started in any order, reloaded, drained
   const [answer, code] = await Promise.all([slow, proxy.stop()]);
   t.match(answer, /^HTTP\/1\.1 200/);
   t.equal(code, 0);
-  const lines = readFileSync(files.events, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>);
+  const lines = readFileSync(files.events, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
   t.match(lines.at(-1), { kind: 'outcome', path: '/slow', outcome: { status: 200 } });
-  t.notOk((lines.at(-1)?.['outcome'] as { fault?: string }).fault, 'it ended well');
+  t.notMatch(lines.at(-1), { outcome: { fault: String } }, 'it ended well');
   t.equal(lines.filter(({ kind }) => kind === 'intent').length, stack.origin.requests.length);
   t.equal(await collector.stop(), 0);
   t.equal(await broker.stop(), 0);

@@ -32,7 +32,15 @@ t.test('requests in flight while SVIDs, grants, keys and tokens rotate all succe
       if (round === 14) issuer.rotate('ES256');
       projectToken();
       // A reload that changes nothing for this workload, and one that does.
-      broker.apply(parseSettings(brokerYaml(files, issuer.url, { svidLifetime: '4s', providers: `  - { kind: jwt, name: echo-token, audience: "https://echo.outrider.test", lifetime: ${2 + (round % 2)}s }` }), 'broker.yaml') as never);
+      broker.apply(
+        parseSettings(
+          brokerYaml(files, issuer.url, {
+            svidLifetime: '4s',
+            providers: `  - { kind: jwt, name: echo-token, audience: "https://echo.outrider.test", lifetime: ${2 + (round % 2)}s }`,
+          }),
+          'broker.yaml',
+        ) as never,
+      );
       await new Promise((resolve) => setTimeout(resolve, 400));
     }
   })();
@@ -40,7 +48,12 @@ t.test('requests in flight while SVIDs, grants, keys and tokens rotate all succe
   t.comment(`${count} requests`);
   t.same(failures, []);
   t.ok((await metric(proxy.admin, 'outrider_proxy_svid_renewals_total', 'result="ok"')) >= 4, 'SVIDs were renewed');
-  t.ok((await metric(proxy.admin, 'outrider_proxy_grant_refreshes_total', 'result="ok"')) + (await metric(proxy.admin, 'outrider_proxy_grant_cache_requests_total', 'result="miss"')) >= 4, 'grants were fetched anew');
+  t.ok(
+    (await metric(proxy.admin, 'outrider_proxy_grant_refreshes_total', 'result="ok"')) +
+      (await metric(proxy.admin, 'outrider_proxy_grant_cache_requests_total', 'result="miss"')) >=
+      4,
+    'grants were fetched anew',
+  );
   await eventually(async () => (await metric(proxy.admin, 'outrider_proxy_events_queued')) === 0);
   const kinds = stack.events().map(({ kind }) => kind);
   t.equal(kinds.filter((kind) => kind === 'intent').length, count);

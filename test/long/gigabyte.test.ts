@@ -50,7 +50,10 @@ t.test('1 GiB each way with the hash equal and the memory of the proxy bounded',
       return;
     }
     const hash = createHash('sha256');
-    void pipeline(request, hashing(hash, () => undefined)).then(() => {
+    void pipeline(
+      request,
+      hashing(hash, () => undefined),
+    ).then(() => {
       receivedHash = hash.digest('hex');
       response.end(receivedHash);
     });
@@ -71,17 +74,29 @@ t.test('1 GiB each way with the hash equal and the memory of the proxy bounded',
     return secure(socket, readFileSync(files.bundle, 'utf8'), host);
   };
 
-  const download = httpRequest({ createConnection: (await open().then((socket) => () => socket)) as never, path: '/down', headers: { host } }).end();
+  const download = httpRequest({
+    createConnection: (await open().then((socket) => () => socket)) as never,
+    path: '/down',
+    headers: { host },
+  }).end();
   const [answer] = (await once(download, 'response')) as [Readable];
   const downHash = createHash('sha256');
   let down = 0;
-  await pipeline(answer, hashing(downHash, (count) => (down += count)));
+  await pipeline(
+    answer,
+    hashing(downHash, (count) => (down += count)),
+  );
   t.equal(down, gibibyte);
   t.equal(downHash.digest('hex'), sentHash, 'the download is what was sent');
   const afterDownload = residentMiB(pid).peak;
 
   const upHash = createHash('sha256');
-  const upload = httpRequest({ createConnection: (await open().then((socket) => () => socket)) as never, method: 'PUT', path: '/up', headers: { host, 'content-length': String(gibibyte) } });
+  const upload = httpRequest({
+    createConnection: (await open().then((socket) => () => socket)) as never,
+    method: 'PUT',
+    path: '/up',
+    headers: { host, 'content-length': String(gibibyte) },
+  });
   const blocks = function* (): Generator<Buffer> {
     for (const block of randomGibibyte()) {
       upHash.update(block);
@@ -97,7 +112,9 @@ t.test('1 GiB each way with the hash equal and the memory of the proxy bounded',
   t.equal(receivedHash, text);
 
   const peak = residentMiB(pid).peak;
-  t.comment(`resident memory of the proxy: ${idle.toFixed(0)} MiB idle, peak ${afterDownload.toFixed(0)} after the download, ${peak.toFixed(0)} after the upload`);
+  t.comment(
+    `resident memory of the proxy: ${idle.toFixed(0)} MiB idle, peak ${afterDownload.toFixed(0)} after the download, ${peak.toFixed(0)} after the upload`,
+  );
   t.ok(peak <= peakMiBMax, `${peak.toFixed(0)} MiB ≤ ${peakMiBMax} MiB`);
   t.equal(await proxy.stop(), 0);
 });

@@ -36,7 +36,11 @@ t.teardown(async () => {
 const headFor = (scheme: string, absolute: string | undefined, host: string | undefined): string =>
   `GET ${absolute === undefined ? '/x' : `${scheme}://${absolute}/x`} HTTP/1.1\r\n${host === undefined ? '' : `Host: ${host}\r\n`}Connection: close\r\n\r\n`;
 
-const credentialsSeen = (): number => origin.raw().join('').match(/credential-for/g)?.length ?? 0;
+const credentialsSeen = (): number =>
+  origin
+    .raw()
+    .join('')
+    .match(/credential-for/g)?.length ?? 0;
 
 t.test('outside a tunnel: absolute-form and Host', async (t) => {
   for (const scheme of ['http']) {
@@ -48,7 +52,8 @@ t.test('outside a tunnel: absolute-form and Host', async (t) => {
         const agrees = absolute !== undefined && absolute === host;
         const label = `${absolute} ${host}`;
         t.equal(seen, agrees && absolute !== values.unlisted ? 1 : 0, `${label}: credential`);
-        if (absolute !== undefined && host !== undefined && absolute !== host) t.match(answer, /^HTTP\/1\.1 421 [^]*"code":"authority_mismatch"/, label);
+        if (absolute !== undefined && host !== undefined && absolute !== host)
+          t.match(answer, /^HTTP\/1\.1 421 [^]*"code":"authority_mismatch"/, label);
         else if (!agrees) t.match(answer, /^HTTP\/1\.1 400 [^]*"code":"authority_invalid"/, label);
       }
     }
@@ -100,9 +105,18 @@ t.test('other ports, schemes and spellings of a destination', async (t) => {
     ['GET http://ECHO.outrider.test./x HTTP/1.1\r\nHost: echo.OUTRIDER.test\r\n', /^HTTP\/1\.1 200 /],
     ['GET http://echo.outrider.test:80/x HTTP/1.1\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 200 /],
     ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test:8080\r\n', /^HTTP\/1\.1 421 /],
-    ['GET http://echo.outrider.test@attacker.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 400 [^]*authority_invalid/],
-    ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test, attacker.outrider.test\r\n', /^HTTP\/1\.1 400 [^]*authority_invalid/],
-    ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 400 [^]*authority_invalid/],
+    [
+      'GET http://echo.outrider.test@attacker.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test\r\n',
+      /^HTTP\/1\.1 400 [^]*authority_invalid/,
+    ],
+    [
+      'GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test, attacker.outrider.test\r\n',
+      /^HTTP\/1\.1 400 [^]*authority_invalid/,
+    ],
+    [
+      'GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test\r\nHost: echo.outrider.test\r\n',
+      /^HTTP\/1\.1 400 [^]*authority_invalid/,
+    ],
     ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost:\r\n', /^HTTP\/1\.1 400 [^]*authority_invalid/],
     ['GET http:///x HTTP/1.1\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 400 /],
     ['GET ftp://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 400 /],
@@ -110,17 +124,26 @@ t.test('other ports, schemes and spellings of a destination', async (t) => {
     ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost: echo.outrider.test/x\r\n', /^HTTP\/1\.1 400 /],
     ['GET http://echo.outrider.test/x HTTP/1.1\r\nHost_: a\r\nHost: echo.outrider.test\r\n', /^HTTP\/1\.1 200 /],
   ];
-  for (const [head, wanted] of rows) t.match(await exchange(await dial(path.port), `${head}Connection: close\r\n\r\n`, wholeResponse), wanted, head);
+  for (const [head, wanted] of rows)
+    t.match(await exchange(await dial(path.port), `${head}Connection: close\r\n\r\n`, wholeResponse), wanted, head);
 });
 
 t.test('CONNECT has one authority with a port, and its Host agrees', async (t) => {
-  const connect = async (head: string): Promise<string> => exchange(await dial(path.port), `${head}\r\n`, (text) => text.includes('\r\n\r\n'));
+  const connect = async (head: string): Promise<string> =>
+    exchange(await dial(path.port), `${head}\r\n`, (text) => text.includes('\r\n\r\n'));
   t.match(await connect('CONNECT echo.outrider.test:443 HTTP/1.1\r\nHost: other.outrider.test:443\r\n'), /^HTTP\/1\.1 421 /);
   t.match(await connect('CONNECT echo.outrider.test HTTP/1.1\r\nHost: echo.outrider.test\r\n'), /^HTTP\/1\.1 400 /);
   t.match(await connect('CONNECT echo.outrider.test:443 HTTP/1.1\r\nHost: echo.outrider.test\r\n'), /^HTTP\/1\.1 200 /);
-  t.match(await connect('CONNECT echo.outrider.test:443 HTTP/1.1\r\nHost: echo.outrider.test:443\r\nContent-Length: 5\r\n'), /^HTTP\/1\.1 400 /);
+  t.match(
+    await connect('CONNECT echo.outrider.test:443 HTTP/1.1\r\nHost: echo.outrider.test:443\r\nContent-Length: 5\r\n'),
+    /^HTTP\/1\.1 400 /,
+  );
   const { socket } = await tunnelTo(path.port, 'echo.outrider.test:80');
-  t.match(await exchange(socket, 'CONNECT echo.outrider.test:80 HTTP/1.1\r\nHost: echo.outrider.test:80\r\n\r\n'), /^HTTP\/1\.1 405 /, 'not inside a tunnel');
+  t.match(
+    await exchange(socket, 'CONNECT echo.outrider.test:80 HTTP/1.1\r\nHost: echo.outrider.test:80\r\n\r\n'),
+    /^HTTP\/1\.1 405 /,
+    'not inside a tunnel',
+  );
 });
 
 t.test('reconcile yields one destination or a fault, for every combination of claims', async (t) => {
@@ -133,14 +156,18 @@ t.test('reconcile yields one destination or a fault, for every combination of cl
         for (const sni of [undefined, 'a.example', 'b.example', 'a.example:443', '']) {
           count += 1;
           const all = [connect, absolute, host];
-          const isAgreed = all.every((claim) => agree.has(claim)) && all.some((claim) => claim !== undefined) && (sni === undefined || sni === 'a.example');
+          const isAgreed =
+            all.every((claim) => agree.has(claim)) &&
+            all.some((claim) => claim !== undefined) &&
+            (sni === undefined || sni === 'a.example');
           try {
             const found = reconcile('https', { connect, absolute, host, sni });
             const same = new Set(all.filter((claim) => claim !== undefined).map((claim) => claim.toLowerCase().replace(/\.?(:443)?$/, '')));
-            if (same.size !== 1 || !isAgreed && found.host === 'a.example' && found.port === 443) t.fail(`${all} ${sni} became ${found.host}:${found.port}`);
+            if (same.size !== 1 || (!isAgreed && found.host === 'a.example' && found.port === 443))
+              t.fail(`${all.join()} ${sni} became ${found.host}:${found.port}`);
           } catch (thrown) {
             if (!(thrown instanceof Fault)) throw thrown;
-            if (isAgreed) t.fail(`${all} ${sni} was refused with ${thrown.code}`);
+            if (isAgreed) t.fail(`${all.join()} ${sni} was refused with ${thrown.code}`);
           }
         }
       }

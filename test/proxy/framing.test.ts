@@ -89,7 +89,12 @@ t.test('bounds on the head: fields, bytes and request target', async (t) => {
   const { origin, path } = await setUp(t);
   const filler = (count: number): string => Array.from({ length: count }, (_, i) => `X-${i}: y\r\n`).join('');
   t.match(await send(path, `GET ${url} HTTP/1.1\r\n${host}Connection: close\r\n${filler(98)}\r\n`), /^HTTP\/1\.1 200 /, '100 fields');
-  for (const count of [99, 1_001, 2_500]) t.match(await send(path, `GET ${url} HTTP/1.1\r\n${host}Connection: close\r\n${filler(count)}\r\n`), /^HTTP\/1\.1 431 /, `${count + 2} fields`);
+  for (const count of [99, 1_001, 2_500])
+    t.match(
+      await send(path, `GET ${url} HTTP/1.1\r\n${host}Connection: close\r\n${filler(count)}\r\n`),
+      /^HTTP\/1\.1 431 /,
+      `${count + 2} fields`,
+    );
   t.match(await send(path, `GET ${url} HTTP/1.1\r\n${host}X: ${'y'.repeat(33_000)}\r\n\r\n`), /^HTTP\/1\.1 431 /, 'one long field');
   t.match(await send(path, `GET ${url}/${'y'.repeat(9_000)} HTTP/1.1\r\n${host}\r\n`), /^HTTP\/1\.1 431 /, 'a long target');
   t.equal(origin.requests.length, 1);
@@ -103,14 +108,23 @@ t.test('a body that looks like a request stays a body, for every method', async 
     await send(path, `${method} ${url} HTTP/1.1\r\n${host}Connection: close\r\nContent-Length: ${smuggled.length}\r\n\r\n${smuggled}`);
     await send(path, `${method} ${url} HTTP/1.1\r\n${host}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}`);
   }
-  t.same(origin.requests.map(({ method }) => method), methods.flatMap((method) => [method, method]));
+  t.same(
+    origin.requests.map(({ method }) => method),
+    methods.flatMap((method) => [method, method]),
+  );
   t.notOk(origin.requests.some(({ url: seen }) => seen.includes('smuggled')));
   t.equal(path.events.filter(({ kind }) => kind === 'intent').length, origin.requests.length, 'requests seen by the origin = intents');
 });
 
 t.test('framing that breaks after the head was sent on ends both connections and is recorded once', async (t) => {
   const { origin, path } = await setUp(t);
-  for (const body of ['5\r\nhello\r\nzz\r\n', '5\r\nhellooo\r\n0\r\n\r\n', '5\r\nhello\r\n-1\r\n\r\n', '5\nhello\r\n0\r\n\r\n', `ffffffffffffffffff\r\n`]) {
+  for (const body of [
+    '5\r\nhello\r\nzz\r\n',
+    '5\r\nhellooo\r\n0\r\n\r\n',
+    '5\r\nhello\r\n-1\r\n\r\n',
+    '5\nhello\r\n0\r\n\r\n',
+    `ffffffffffffffffff\r\n`,
+  ]) {
     path.events.length = 0;
     const before = origin.requests.length;
     const answer = await send(path, `POST ${url} HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n${body}${smuggled}`);
@@ -137,7 +151,10 @@ t.test('a program that goes away in the middle of its body is an outcome, not a 
 
 t.test('pipelined requests are each judged and answered in order', async (t) => {
   const { origin, path } = await setUp(t);
-  const answer = await send(path, `GET ${url}/1 HTTP/1.1\r\n${host}\r\nGET ${url}/2 HTTP/1.1\r\nHost: other.outrider.test\r\n\r\nGET ${url}/3 HTTP/1.1\r\n${host}Connection: close\r\n\r\n`);
+  const answer = await send(
+    path,
+    `GET ${url}/1 HTTP/1.1\r\n${host}\r\nGET ${url}/2 HTTP/1.1\r\nHost: other.outrider.test\r\n\r\nGET ${url}/3 HTTP/1.1\r\n${host}Connection: close\r\n\r\n`,
+  );
   t.same(answer.match(/HTTP\/1\.1 \d+/g)?.slice(0, 2), ['HTTP/1.1 200', 'HTTP/1.1 421']);
   t.ok(origin.requests.length <= 2);
   t.notOk(origin.requests.some(({ url: seen }) => seen === '/x/2'));
@@ -146,11 +163,17 @@ t.test('pipelined requests are each judged and answered in order', async (t) => 
 t.test('Expect: 100-continue is answered once the request is allowed, not before', async (t) => {
   const { origin, path } = await setUp(t);
   const allowed = await dial(path.port);
-  const first = await exchange(allowed, `PUT ${url} HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`, (text) => text.includes('\r\n\r\n'));
+  const first = await exchange(allowed, `PUT ${url} HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`, (text) =>
+    text.includes('\r\n\r\n'),
+  );
   t.match(first, /^HTTP\/1\.1 100 Continue\r\n/);
   t.match(await exchange(allowed, 'body', wholeResponse), /^HTTP\/1\.1 200 /);
   t.equal(origin.requests[0]?.body, 'body');
   t.notMatch(origin.raw().join(), /expect:/i);
-  const refused = await exchange(await dial(path.port), `PUT http://echo.outrider.test/a/../b HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`, (text) => text.includes('\r\n\r\n'));
+  const refused = await exchange(
+    await dial(path.port),
+    `PUT http://echo.outrider.test/a/../b HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`,
+    (text) => text.includes('\r\n\r\n'),
+  );
   t.match(refused, /^HTTP\/1\.1 400 /, 'no 100 before a refusal');
 });

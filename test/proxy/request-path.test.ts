@@ -3,7 +3,20 @@ import { Fault } from '../../src/core/fault.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { field, startRecorder } from '../fakes/recorder.ts';
 import { createTestAuthority } from '../support/certificates.ts';
-import { allowAll, bearer, dial, exchange, grantOf, type Path, type PathOptions, secure, startPath, target, tunnelTo, wholeResponse } from '../support/path.ts';
+import {
+  allowAll,
+  bearer,
+  dial,
+  exchange,
+  grantOf,
+  type Path,
+  type PathOptions,
+  secure,
+  startPath,
+  target,
+  tunnelTo,
+  wholeResponse,
+} from '../support/path.ts';
 
 const authority = createTestAuthority();
 const echo = target('echo');
@@ -30,7 +43,10 @@ const setUp = async (t: Test, rest: Partial<PathOptions> & { answer?: Parameters
 };
 
 /** One request in each of the shapes in which clients speak to a proxy. */
-const shapes: Record<string, (path: Path, request: { method?: string; target?: string; host?: string; headers?: string; body?: string }) => Promise<string>> = {
+const shapes: Record<
+  string,
+  (path: Path, request: { method?: string; target?: string; host?: string; headers?: string; body?: string }) => Promise<string>
+> = {
   'absolute-form http': async (path, { method = 'GET', target = '/hello', host = 'echo.outrider.test', headers = '', body = '' }) =>
     exchange(await dial(path.port), `${method} http://${host}${target} HTTP/1.1\r\nHost: ${host}\r\n${headers}\r\n${body}`, wholeResponse),
   'absolute-form https': async (path, { method = 'GET', target = '/hello', host = 'echo.outrider.test', headers = '', body = '' }) =>
@@ -49,14 +65,19 @@ const shapes: Record<string, (path: Path, request: { method?: string; target?: s
 for (const [shape, send] of Object.entries(shapes)) {
   t.test(`${shape}: a credential is set, replacing every spelling the program sent`, async (t) => {
     const { origin, path } = await setUp(t);
-    const headers = 'AUTHORIZATION: Bearer theirs\r\nauthorization: Basic theirs\r\nProxy-Authorization: Basic theirs\r\nX-First: 1\r\nx-FIRST: 2\r\n';
+    const headers =
+      'AUTHORIZATION: Bearer theirs\r\nauthorization: Basic theirs\r\nProxy-Authorization: Basic theirs\r\nX-First: 1\r\nx-FIRST: 2\r\n';
     const answer = await send(path, { headers });
     t.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
     const [request] = origin.requests;
     t.same(field(request as never, 'authorization'), ['Bearer credential-for-echo']);
     t.same(field(request as never, 'proxy-authorization'), []);
     t.same(field(request as never, 'host'), ['echo.outrider.test']);
-    t.same(request?.rawHeaders.filter((one) => one.toLowerCase() === 'x-first'), ['X-First', 'x-FIRST'], 'case and order of other fields are kept');
+    t.same(
+      request?.rawHeaders.filter((one) => one.toLowerCase() === 'x-first'),
+      ['X-First', 'x-FIRST'],
+      'case and order of other fields are kept',
+    );
     t.notMatch(origin.raw().join(), /theirs/);
   });
 
@@ -65,9 +86,21 @@ for (const [shape, send] of Object.entries(shapes)) {
     const { origin, path } = await setUp(t, { onIntent: () => (sentBeforeIntent = origin?.requests.length ?? 0) });
     await send(path, { target: '/hello?token=canary-query' });
     t.equal(sentBeforeIntent, 0);
-    t.same(path.events.map(({ kind }) => kind), ['intent', 'outcome']);
+    t.same(
+      path.events.map(({ kind }) => kind),
+      ['intent', 'outcome'],
+    );
     const [intent, outcome] = path.events;
-    t.match(outcome, { requestId: intent?.requestId, workload: 'spiffe://outrider.test/ns/demo/sa/app', target: 'echo', path: '/hello', method: 'GET', grantId: 'grant-echo', decision: { verdict: 'allow', policy: 'p', policyVersion: 'v1', rule: 'all' }, outcome: { status: 200, fault: '' } });
+    t.match(outcome, {
+      requestId: intent?.requestId,
+      workload: 'spiffe://outrider.test/ns/demo/sa/app',
+      target: 'echo',
+      path: '/hello',
+      method: 'GET',
+      grantId: 'grant-echo',
+      decision: { verdict: 'allow', policy: 'p', policyVersion: 'v1', rule: 'all' },
+      outcome: { status: 200, fault: '' },
+    });
     t.notMatch(JSON.stringify([path.events, path.logs]), /canary-query|credential-for/);
   });
 
@@ -77,16 +110,33 @@ for (const [shape, send] of Object.entries(shapes)) {
     const answer = await send(path, { target: '/%61dmin/users' });
     t.match(answer, /^HTTP\/1\.1 403 Forbidden\r\n/);
     t.match(answer, /proxy-status: outrider; error=http_request_denied; details="policy_denied"/);
-    t.match(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4)), { code: 'policy_denied', status: 403, decision: { rule: 'no-admin', policy: 'p', policyVersion: 'v1' } });
+    t.match(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4)), {
+      code: 'policy_denied',
+      status: 403,
+      decision: { rule: 'no-admin', policy: 'p', policyVersion: 'v1' },
+    });
     t.equal(origin.requests.length, 0);
-    t.same(path.events.map(({ kind }) => kind), ['refusal']);
+    t.same(
+      path.events.map(({ kind }) => kind),
+      ['refusal'],
+    );
   });
 
   t.test(`${shape}: a body goes up as it came, with its framing`, async (t) => {
     const { origin, path } = await setUp(t);
     await send(path, { method: 'POST', headers: 'Content-Length: 5\r\n', body: 'hello' });
-    await send(path, { method: 'DELETE', headers: 'Transfer-Encoding: chunked\r\n', body: '3;ext=1\r\nGET\r\n2\r\n /\r\n0\r\nX-Trailer: 1\r\n\r\n' });
-    t.same(origin.requests.map(({ method, body }) => [method, body]), [['POST', 'hello'], ['DELETE', 'GET /']]);
+    await send(path, {
+      method: 'DELETE',
+      headers: 'Transfer-Encoding: chunked\r\n',
+      body: '3;ext=1\r\nGET\r\n2\r\n /\r\n0\r\nX-Trailer: 1\r\n\r\n',
+    });
+    t.same(
+      origin.requests.map(({ method, body }) => [method, body]),
+      [
+        ['POST', 'hello'],
+        ['DELETE', 'GET /'],
+      ],
+    );
     t.notMatch(origin.raw().join(), /ext=1|X-Trailer/i, 'chunk extensions and trailers stay here');
   });
 
@@ -102,11 +152,19 @@ for (const [shape, send] of Object.entries(shapes)) {
 t.test('every placement is written where it belongs, several on one request', async (t) => {
   const credentials = [
     { ...bearer('unused'), placement: { kind: 'basic' as const, username: 'user' }, value: new Secret('pass word') },
-    { ...bearer('unused'), placement: { kind: 'header' as const, name: 'X-Api-Key', template: 'Key {credential}!' }, value: new Secret('k1') },
+    {
+      ...bearer('unused'),
+      placement: { kind: 'header' as const, name: 'X-Api-Key', template: 'Key {credential}!' },
+      value: new Secret('k1'),
+    },
     { ...bearer('unused'), placement: { kind: 'query' as const, name: 'api_key' }, value: new Secret('q&1') },
   ];
   const { origin, path } = await setUp(t, { grants: { get: () => grantOf(echo, { credentials }) } });
-  await exchange(await dial(path.port), 'GET http://echo.outrider.test/a?b=1&API_KEY=theirs HTTP/1.1\r\nHost: echo.outrider.test\r\nx_api_key: theirs\r\nX-API-KEY: theirs\r\n\r\n', wholeResponse);
+  await exchange(
+    await dial(path.port),
+    'GET http://echo.outrider.test/a?b=1&API_KEY=theirs HTTP/1.1\r\nHost: echo.outrider.test\r\nx_api_key: theirs\r\nX-API-KEY: theirs\r\n\r\n',
+    wholeResponse,
+  );
   const [request] = origin.requests;
   t.same(field(request as never, 'authorization'), [`Basic ${Buffer.from('user:pass word').toString('base64')}`]);
   t.same(field(request as never, 'x-api-key'), ['Key k1!']);
@@ -147,7 +205,10 @@ t.test('a refused intent refuses the request', async (t) => {
   });
   t.match(await shapes['CONNECT with TLS']?.(path, {}), /^HTTP\/1\.1 503 [^]*"code":"event_backlog"/);
   t.equal(origin.requests.length, 0);
-  t.same(path.events.map(({ kind }) => kind), ['refusal']);
+  t.same(
+    path.events.map(({ kind }) => kind),
+    ['refusal'],
+  );
 });
 
 t.test('unmatched destinations pass without a credential or are refused, as configured', async (t) => {
@@ -155,7 +216,10 @@ t.test('unmatched destinations pass without a credential or are refused, as conf
   const elsewhere = { host: 'elsewhere.outrider.test', headers: 'Authorization: Bearer mine\r\n' };
   t.match(await shapes['absolute-form http']?.(open.path, elsewhere), /^HTTP\/1\.1 200/);
   t.same(field(open.origin.requests[0] as never, 'authorization'), ['Bearer mine'], "the program's own credential is its own business");
-  t.same(open.path.events.map(({ kind, decision }) => [kind, decision?.verdict]), [['pass', 'pass']]);
+  t.same(
+    open.path.events.map(({ kind, decision }) => [kind, decision?.verdict]),
+    [['pass', 'pass']],
+  );
 
   const closed = await setUp(t, { onUnmatched: 'refuse' });
   t.match(await shapes['absolute-form http']?.(closed.path, elsewhere), /^HTTP\/1\.1 403 [^]*"code":"destination_unmatched"/);
@@ -167,7 +231,12 @@ t.test('unmatched destinations pass without a credential or are refused, as conf
 t.test('an unmatched tunnel is not decrypted: the program sees the origin own certificate', async (t) => {
   const origin = await startRecorder(authority.serverFor('elsewhere.outrider.test'));
   t.teardown(() => origin.close());
-  const path = await startPath({ dir: t.testdir(), targets: [echo], pins: pinsFor(origin, 'elsewhere.outrider.test'), trustPem: authority.pem });
+  const path = await startPath({
+    dir: t.testdir(),
+    targets: [echo],
+    pins: pinsFor(origin, 'elsewhere.outrider.test'),
+    trustPem: authority.pem,
+  });
   t.teardown(() => path.close());
   const { socket } = await tunnelTo(path.port, 'elsewhere.outrider.test:443');
   const secured = await secure(socket, authority.pem, 'elsewhere.outrider.test');
@@ -191,7 +260,12 @@ t.test('the proxy own trust store does not hold its interception authority', asy
   const impostor = createTestAuthority('Outrider interception test');
   const origin = await startRecorder(impostor.serverFor('echo.outrider.test'));
   t.teardown(() => origin.close());
-  const second = await startPath({ dir: t.testdir(), targets: [echo], pins: pinsFor(origin, 'echo.outrider.test'), trustPem: authority.pem });
+  const second = await startPath({
+    dir: t.testdir(),
+    targets: [echo],
+    pins: pinsFor(origin, 'echo.outrider.test'),
+    trustPem: authority.pem,
+  });
   t.teardown(() => second.close());
   t.match(await shapes['absolute-form https']?.(second, {}), /^HTTP\/1\.1 502 [^]*"code":"target_certificate_invalid"/);
   t.equal(origin.requests.length, 0);

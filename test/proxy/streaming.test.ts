@@ -10,7 +10,12 @@ const host = 'echo.outrider.test';
 const pathTo = async (t: Test, answer: Parameters<typeof startRecorder>[1]) => {
   const origin = await startRecorder(authority.serverFor(host), answer);
   t.teardown(() => origin.close());
-  const path = await startPath({ dir: t.testdir(), targets: [target('echo')], pins: [{ host, port: 80, address: '127.0.0.1', addressPort: origin.httpPort }], trustPem: authority.pem });
+  const path = await startPath({
+    dir: t.testdir(),
+    targets: [target('echo')],
+    pins: [{ host, port: 80, address: '127.0.0.1', addressPort: origin.httpPort }],
+    trustPem: authority.pem,
+  });
   t.teardown(() => path.close());
   return { origin, path };
 };
@@ -26,7 +31,10 @@ t.test('an event stream arrives event by event, its head before the first', asyn
     say = (text) => void response.write(text);
   });
   const client = await dial(path.port);
-  t.match(await exchange(client, `GET http://${host}/events HTTP/1.1\r\nHost: ${host}\r\n\r\n`, (text) => text.includes('\r\n\r\n')), /^HTTP\/1\.1 200 OK\r\n/);
+  t.match(
+    await exchange(client, `GET http://${host}/events HTTP/1.1\r\nHost: ${host}\r\n\r\n`, (text) => text.includes('\r\n\r\n')),
+    /^HTTP\/1\.1 200 OK\r\n/,
+  );
   for (const event of ['data: 1\n\n', 'data: 2\n\n']) {
     const arrived = once(client, 'data');
     say(event);
@@ -101,7 +109,11 @@ t.test('an answer that comes before the body is there is passed on at once', asy
     response.end('too big');
   });
   const client = await dial(path.port);
-  const answer = await exchange(client, `POST http://${host}/big HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 1000000\r\n\r\n${'a'.repeat(1000)}`, wholeResponse);
+  const answer = await exchange(
+    client,
+    `POST http://${host}/big HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 1000000\r\n\r\n${'a'.repeat(1000)}`,
+    wholeResponse,
+  );
   t.match(answer, /^HTTP\/1\.1 413 [^]*too big$/);
   await once(client, 'close');
   t.match(path.events.at(-1)?.outcome, { status: 413, fault: '' });
@@ -111,7 +123,20 @@ t.test('status, reason, field order, duplicates and unframed bodies come back as
   const { path } = await pathTo(t, (_request, response) => {
     response.sendDate = false;
     response.shouldKeepAlive = false;
-    response.writeHead(299, 'Quite Fine', ['Set-Cookie', 'a=1', 'X-Z', '1', 'set-cookie', 'b=2', 'Trailer', 'X', 'Proxy-Authenticate', 'Basic', 'X-A', '2']);
+    response.writeHead(299, 'Quite Fine', [
+      'Set-Cookie',
+      'a=1',
+      'X-Z',
+      '1',
+      'set-cookie',
+      'b=2',
+      'Trailer',
+      'X',
+      'Proxy-Authenticate',
+      'Basic',
+      'X-A',
+      '2',
+    ]);
     response.end('body');
   });
   const answer = await exchange(await dial(path.port), `GET http://${host}/ HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
@@ -125,7 +150,8 @@ t.test('redirects are the program to follow, HEAD and 304 have no body', async (
     else if (request.url === '/304') response.writeHead(304, { ETag: '"1"' }).end();
     else response.writeHead(200, { 'Content-Length': '1234' }).end();
   });
-  const ask = async (head: string): Promise<string> => exchange(await dial(path.port), `${head} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  const ask = async (head: string): Promise<string> =>
+    exchange(await dial(path.port), `${head} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
   t.match(await ask(`GET http://${host}/redirect`), /^HTTP\/1\.1 302 [^]*Location: http:\/\/attacker\.outrider\.test\//);
   t.match(await ask(`HEAD http://${host}/`), /^HTTP\/1\.1 200 [^]*Content-Length: 1234\r\n[^]*\r\n\r\n$/);
   t.match(await ask(`GET http://${host}/304`), /^HTTP\/1\.1 304 [^]*\r\n\r\n$/);

@@ -54,7 +54,10 @@ const expectFault = async (t: Test, port: number, scheme: 'http' | 'https', stat
   const answer = await exchange(await dial(path.port), get(scheme), wholeResponse);
   t.match(answer, new RegExp(`^HTTP/1\\.1 ${status} [^]*"code":"${code}"`), code);
   t.match(answer, new RegExp(`details="${code}"`));
-  t.match(path.events.map(({ kind }) => kind), ['intent', 'outcome']);
+  t.match(
+    path.events.map(({ kind }) => kind),
+    ['intent', 'outcome'],
+  );
   t.match(path.events.at(-1)?.outcome, { status, fault: code });
   t.match(await path.metrics(), new RegExp(`outrider_proxy_faults_total\\{code="${code}"\\} 1`));
   t.notMatch(answer + path.logs.join(), /credential-for/);
@@ -68,9 +71,18 @@ t.test('a target that is not there', async (t) => {
 });
 
 t.test('a name that does not resolve', async (t) => {
-  const path = await startPath({ dir: t.testdir(), targets: [target('echo', { hosts: ['no-such-host.invalid'] })], pins: [], trustPem: authority.pem });
+  const path = await startPath({
+    dir: t.testdir(),
+    targets: [target('echo', { hosts: ['no-such-host.invalid'] })],
+    pins: [],
+    trustPem: authority.pem,
+  });
   t.teardown(() => path.close());
-  const answer = await exchange(await dial(path.port), 'GET http://no-such-host.invalid/ HTTP/1.1\r\nHost: no-such-host.invalid\r\nConnection: close\r\n\r\n', wholeResponse);
+  const answer = await exchange(
+    await dial(path.port),
+    'GET http://no-such-host.invalid/ HTTP/1.1\r\nHost: no-such-host.invalid\r\nConnection: close\r\n\r\n',
+    wholeResponse,
+  );
   t.match(answer, /^HTTP\/1\.1 502 [^]*"code":"target_unresolved"/);
   t.match(answer, /proxy-status: outrider; error=dns_error/);
 });
@@ -78,11 +90,23 @@ t.test('a name that does not resolve', async (t) => {
 t.test('every bad certificate is refused, and no byte of the request is sent', async (t) => {
   const now = Date.now();
   const hour = 3_600_000;
-  const own = createAuthority({ commonName: 'Trusted test authority', key: createKeyPair(), nowMs: now - 10 * 24 * hour, lifetimeMs: 20 * 24 * hour });
+  const own = createAuthority({
+    commonName: 'Trusted test authority',
+    key: createKeyPair(),
+    nowMs: now - 10 * 24 * hour,
+    lifetimeMs: 20 * 24 * hour,
+  });
   const key = createKeyPair();
-  const leaf = (from: typeof own, for_: string, nowMs = now, lifetimeMs = hour): string => issueLeaf(from, { host: for_, publicKey: key.publicKey, nowMs, lifetimeMs }).pem;
+  const leaf = (from: typeof own, for_: string, nowMs = now, lifetimeMs = hour): string =>
+    issueLeaf(from, { host: for_, publicKey: key.publicKey, nowMs, lifetimeMs }).pem;
   const stranger = createAuthority({ commonName: 'Other test authority', key: createKeyPair(), nowMs: now, lifetimeMs: hour });
-  const constrained = createAuthority({ commonName: 'Trusted test authority', key: own.key, nowMs: now, lifetimeMs: hour, permittedHosts: ['else.outrider.test'] });
+  const constrained = createAuthority({
+    commonName: 'Trusted test authority',
+    key: own.key,
+    nowMs: now,
+    lifetimeMs: hour,
+    permittedHosts: ['else.outrider.test'],
+  });
   const bad: Record<string, string> = {
     'another name': leaf(own, 'attacker.outrider.test'),
     'an address instead of the name': leaf(own, '127.0.0.1'),
@@ -93,10 +117,18 @@ t.test('every bad certificate is refused, and no byte of the request is sent', a
   };
   for (const [what, cert] of Object.entries(bad)) {
     let received = 0;
-    const options: TlsOptions = { cert, key: (what.includes('self-signed') ? stranger.key : key).privateKey.export({ type: 'pkcs8', format: 'pem' }) as string };
+    const options: TlsOptions = {
+      cert,
+      key: (what.includes('self-signed') ? stranger.key : key).privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    };
     const server = createTlsServer(options, (socket) => socket.on('data', (chunk: Buffer) => (received += chunk.length)));
     const port = await listen(t, server);
-    const path = await startPath({ dir: t.testdir(), targets: [target('echo')], pins: [{ host, port: 443, address: '127.0.0.1', addressPort: port }], trustPem: own.certificatePem });
+    const path = await startPath({
+      dir: t.testdir(),
+      targets: [target('echo')],
+      pins: [{ host, port: 443, address: '127.0.0.1', addressPort: port }],
+      trustPem: own.certificatePem,
+    });
     t.teardown(() => path.close());
     const answer = await exchange(await dial(path.port), get('https'), wholeResponse);
     t.match(answer, /^HTTP\/1\.1 502 [^]*"code":"target_certificate_invalid"/, what);
@@ -106,13 +138,34 @@ t.test('every bad certificate is refused, and no byte of the request is sent', a
 });
 
 t.test('a target that speaks no TLS, or none that is safe', async (t) => {
-  const plain = await listen(t, createServer((socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n')));
+  const plain = await listen(
+    t,
+    createServer((socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n')),
+  );
   await expectFault(t, plain, 'https', 502, 'target_tls_failed');
 });
 
 t.test('a target that closes before it answers', async (t) => {
-  await expectFault(t, await listen(t, scripted('', (socket) => socket.end())), 'http', 502, 'target_closed');
-  await expectFault(t, await listen(t, scripted('', (socket) => socket.resetAndDestroy())), 'http', 502, 'target_closed');
+  await expectFault(
+    t,
+    await listen(
+      t,
+      scripted('', (socket) => socket.end()),
+    ),
+    'http',
+    502,
+    'target_closed',
+  );
+  await expectFault(
+    t,
+    await listen(
+      t,
+      scripted('', (socket) => socket.resetAndDestroy()),
+    ),
+    'http',
+    502,
+    'target_closed',
+  );
 });
 
 t.test('a target that answers with what is not HTTP/1.1', async (t) => {
@@ -148,7 +201,11 @@ t.test('a truncated answer ends in a broken connection, never in a whole respons
 });
 
 t.test('one answer is one answer, whatever else the target sends', async (t) => {
-  const extra = ['HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond', 'HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nsecond', 'HTTP/1.1 304 Not Modified\r\n\r\nsecond'];
+  const extra = [
+    'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond',
+    'HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nsecond',
+    'HTTP/1.1 304 Not Modified\r\n\r\nsecond',
+  ];
   for (const bytes of extra) {
     const path = await pathTo(t, await listen(t, scripted(bytes)));
     const client = await dial(path.port);

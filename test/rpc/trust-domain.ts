@@ -95,11 +95,11 @@ export const snapshot = (configurationVersion = 'v1'): TargetSnapshot => ({
   targets: [{ name: 'echo', hosts: ['echo.outrider.test', '2001:db8::7'], ports: [80, 443], cleartextAllowed: true, trustBundlePem: '' }],
 });
 
-/** A broker's handlers that issue under `domain` and count what they are asked. */
-export const handlersOf = (domain: Domain, o: Partial<BrokerHandlers> = {}): BrokerHandlers => ({
+/** A broker's handlers that issue under `domain`, by `now`, and grant everything. */
+export const handlersOf = (domain: Domain, o: Partial<BrokerHandlers> = {}, now: () => number = Date.now): BrokerHandlers => ({
   attest: async (_, certificateRequest) => {
     const publicKey = readCertificateRequest(certificateRequest);
-    const { der, notAfterMs } = issueSvid(domain.authority, { spiffeId: workloadId, publicKey, nowMs: Date.now(), lifetimeMs: hourMs });
+    const { der, notAfterMs } = issueSvid(domain.authority, { spiffeId: workloadId, publicKey, nowMs: now(), lifetimeMs: hourMs });
     return {
       certificateChain: [der],
       trustBundle: [domain.authority.certificateDer],

@@ -6,6 +6,8 @@ declare module 'oidc-provider' {
     constructor(issuer: string, configuration: object);
     callback(): (request: IncomingMessage, response: ServerResponse) => void;
     on(event: string, listener: (...args: unknown[]) => void): this;
-    readonly ClientCredentials: { find(token: string): Promise<{ clientId: string; scope: string | undefined; remainingTTL: number } | undefined> };
+    readonly ClientCredentials: {
+      find(token: string): Promise<{ clientId: string; scope: string | undefined; remainingTTL: number } | undefined>;
+    };
   }
 }

@@ -100,7 +100,15 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
   const byName = new Map(targets.map((one) => [one.name, one]));
   const resolver = createResolver(pins);
   const outbound = createOutbound({ resolver, trustPems: [trustPem] });
-  const shared = { table: () => table, routePolicy: { onUnmatched }, unmatchedPrivateAllowed: false, events: eventLog, metrics, clock, log };
+  const shared = {
+    table: () => table,
+    routePolicy: { onUnmatched },
+    unmatchedPrivateAllowed: false,
+    events: eventLog,
+    metrics,
+    clock,
+    log,
+  };
   const pipeline = createPipeline({
     ...shared,
     identity: () => ({ identity: { spiffeId: 'spiffe://outrider.test/ns/demo/sa/app', attestationId: 'a1' }, fault: undefined }),
@@ -117,7 +125,11 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
     host: '127.0.0.1',
     port: 0,
     clock,
-    handlers: { request: pipeline, tunnel: createTunnelHandler({ ...shared, interception, resolver }), refused: (fault) => reportFault(metrics, fault, { log }) },
+    handlers: {
+      request: pipeline,
+      tunnel: createTunnelHandler({ ...shared, interception, resolver }),
+      refused: (fault) => reportFault(metrics, fault, { log }),
+    },
   });
   return {
     port: listener.address.port,
@@ -150,7 +162,9 @@ export const exchange = (socket: Socket, bytes: string | Buffer, enough: (text: 
     socket.on('data', read);
     socket.once('close', done);
     socket.once('end', done);
-    socket.once('error', (error: NodeJS.ErrnoException) => (error.code === 'ECONNRESET' || error.code === 'EPIPE' ? done() : reject(error)));
+    socket.once('error', (error: NodeJS.ErrnoException) =>
+      error.code === 'ECONNRESET' || error.code === 'EPIPE' ? done() : reject(error),
+    );
     socket.write(bytes);
   });
 
@@ -166,13 +180,18 @@ export const wholeResponse = (text: string): boolean => {
   const end = text.indexOf('\r\n\r\n');
   if (end < 0) return false;
   const length = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, end));
-  return text.length >= end + 4 + Number(length?.[1] ?? 0) && (length !== null || /\r\n0\r\n\r\n$/.test(text) || /^HTTP\/1.1 (204|304|1..)/.test(text));
+  return (
+    text.length >= end + 4 + Number(length?.[1] ?? 0) &&
+    (length !== null || text.endsWith('\r\n0\r\n\r\n') || /^HTTP\/1.1 (204|304|1..)/.test(text))
+  );
 };
 
 /** CONNECT through the proxy; resolves with the socket when it was answered 200, else with the answer. */
 export const tunnelTo = async (port: number, authority: string, headers = ''): Promise<{ socket: Socket; refusal: string | undefined }> => {
   const socket = await dial(port);
-  const answer = await exchange(socket, `CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${headers}\r\n`, (text) => text.includes('\r\n\r\n'));
+  const answer = await exchange(socket, `CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${headers}\r\n`, (text) =>
+    text.includes('\r\n\r\n'),
+  );
   if (answer.startsWith('HTTP/1.1 200')) return { socket, refusal: undefined };
   return { socket, refusal: answer };
 };
@@ -185,7 +204,8 @@ export const secure = (socket: Socket, ca: string, name: string, servername: str
       ca,
       ...(servername === undefined || servername === '' ? {} : { servername }),
       ALPNProtocols: ['http/1.1'],
-      checkServerIdentity: (_host, certificate) => (certificate.subjectaltname?.split(', ').includes(`DNS:${name}`) ? undefined : new Error(`not for ${name}`)),
+      checkServerIdentity: (_host, certificate) =>
+        certificate.subjectaltname?.split(', ').includes(`DNS:${name}`) ? undefined : new Error(`not for ${name}`),
     });
     secured.once('secureConnect', () => resolve(secured));
     secured.once('error', reject);

@@ -20,7 +20,11 @@ const root = join(import.meta.dirname, '../..');
 
 /** How the program is started: from source as npm scripts do it, or the bundle as the image does. */
 export const fromSource: readonly string[] = ['--disable-sigusr1', join(root, 'src/main.ts')];
-export const fromBundle = (directory: string): readonly string[] => ['--disable-sigusr1', '--disallow-code-generation-from-strings', join(directory, 'main.js')];
+export const fromBundle = (directory: string): readonly string[] => [
+  '--disable-sigusr1',
+  '--disallow-code-generation-from-strings',
+  join(directory, 'main.js'),
+];
 
 /** Starts `outrider <role> --config`; resolves when it listens. */
 export const startRole = async (

@@ -118,7 +118,13 @@ export interface ProxyYaml {
   readonly eventQueueMax?: number;
 }
 
-export const proxyYaml = (files: StackFiles, brokerPort: number, collectorPort: number, origin: Recorder, changes: ProxyYaml = {}): string => `kind: proxy
+export const proxyYaml = (
+  files: StackFiles,
+  brokerPort: number,
+  collectorPort: number,
+  origin: Recorder,
+  changes: ProxyYaml = {},
+): string => `kind: proxy
 listen: 127.0.0.1:0
 admin: 127.0.0.1:0
 ${identityYaml(files, brokerPort, files.token)}collector: { address: "127.0.0.1:${collectorPort}", spiffeId: ${collectorId} }
@@ -175,11 +181,21 @@ export const prepareStack = async (t: Test, answer?: RequestListener): Promise<S
     log,
     projectToken: (parts) => writeWhole(files.token, issuer.token(parts)),
     startBroker: async (changes) =>
-      closing(await startBroker(parseSettings(brokerYaml(files, issuer.url, changes), 'broker.yaml') as BrokerSettings, { log: log('broker') })),
+      closing(
+        await startBroker(parseSettings(brokerYaml(files, issuer.url, changes), 'broker.yaml') as BrokerSettings, { log: log('broker') }),
+      ),
     startCollector: async (brokerPort, port) =>
-      closing(await startCollector(parseSettings(collectorYaml(files, brokerPort, port), 'collector.yaml') as CollectorSettings, { log: log('collector') })),
+      closing(
+        await startCollector(parseSettings(collectorYaml(files, brokerPort, port), 'collector.yaml') as CollectorSettings, {
+          log: log('collector'),
+        }),
+      ),
     startProxy: async (brokerPort, collectorPort, changes) =>
-      closing(await startProxy(parseSettings(proxyYaml(files, brokerPort, collectorPort, origin, changes), 'proxy.yaml') as ProxySettings, { log: log('proxy') })),
+      closing(
+        await startProxy(parseSettings(proxyYaml(files, brokerPort, collectorPort, origin, changes), 'proxy.yaml') as ProxySettings, {
+          log: log('proxy'),
+        }),
+      ),
     events: () =>
       readFileSync(files.events, 'utf8')
         .split('\n')
@@ -195,7 +211,10 @@ export interface WholeStack extends Stack {
 }
 
 /** Everything, ready. */
-export const startStack = async (t: Test, changes: BrokerYaml & ProxyYaml & { readonly answer?: RequestListener } = {}): Promise<WholeStack> => {
+export const startStack = async (
+  t: Test,
+  changes: BrokerYaml & ProxyYaml & { readonly answer?: RequestListener } = {},
+): Promise<WholeStack> => {
   const stack = await prepareStack(t, changes.answer);
   const broker = await stack.startBroker(changes);
   const collector = await stack.startCollector(broker.grpc.port);
@@ -208,7 +227,7 @@ export const startStack = async (t: Test, changes: BrokerYaml & ProxyYaml & { re
 export const eventually = async <T>(what: () => T | Promise<T>): Promise<NonNullable<T>> => {
   for (;;) {
     const found = await what();
-    if (found) return found as NonNullable<T>;
+    if (found) return found;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };

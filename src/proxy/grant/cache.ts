@@ -30,7 +30,14 @@ export interface GrantCache extends GrantSource {
 }
 
 type Entry =
-  | { readonly kind: 'granted'; readonly key: GrantKey; readonly grant: Grant; readonly refreshAt: number; readonly expiresAt: number; refreshing: boolean }
+  | {
+      readonly kind: 'granted';
+      readonly key: GrantKey;
+      readonly grant: Grant;
+      readonly refreshAt: number;
+      readonly expiresAt: number;
+      refreshing: boolean;
+    }
   | { readonly kind: 'refused'; readonly key: GrantKey; readonly fault: Fault; readonly until: number }
   | { readonly kind: 'pending'; readonly key: GrantKey; readonly promise: Promise<Grant> };
 
@@ -82,8 +89,10 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
       (thrown: unknown) => {
         const fault = asFault(thrown, 'broker_error');
         // A denial is an answer and may stand longer than a failure to get one.
-        const forMs = fault.row.blame === 'policy' || fault.row.blame === 'identity' ? limits.grantDeniedCacheMs : limits.grantFailedCacheMs;
-        if ((entries.get(id) as { promise?: unknown } | undefined)?.promise === promise) keep(id, { kind: 'refused', key, fault, until: clock.monotonic() + forMs });
+        const forMs =
+          fault.row.blame === 'policy' || fault.row.blame === 'identity' ? limits.grantDeniedCacheMs : limits.grantFailedCacheMs;
+        if ((entries.get(id) as { promise?: unknown } | undefined)?.promise === promise)
+          keep(id, { kind: 'refused', key, fault, until: clock.monotonic() + forMs });
         throw fault;
       },
     );
@@ -144,7 +153,8 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
       changed();
     },
     keepOnly: (configurationVersion) => {
-      for (const [id, entry] of entries) if (entry.key.configurationVersion !== configurationVersion && entry.kind !== 'pending') entries.delete(id);
+      for (const [id, entry] of entries)
+        if (entry.key.configurationVersion !== configurationVersion && entry.kind !== 'pending') entries.delete(id);
       changed();
     },
     size: () => entries.size,

@@ -29,7 +29,11 @@ const badFraming = (detail: string): Fault => new Fault('framing_invalid', { det
 /** Throws the Fault that a head deserves, or says what it holds. */
 export const admit = ({ method, target, httpVersion, headers }: RequestHead): Admitted => {
   if (httpVersion !== '1.1' && httpVersion !== '1.0') throw malformed('Only HTTP/1.1 and HTTP/1.0 are spoken here.');
-  if (headers.length > limits.headerCountMax || blockBytes(headers) > limits.headerBytesMax || target.length > limits.requestTargetBytesMax) {
+  if (
+    headers.length > limits.headerCountMax ||
+    blockBytes(headers) > limits.headerBytesMax ||
+    target.length > limits.requestTargetBytesMax
+  ) {
     throw new Fault('headers_too_large');
   }
   if (method === 'TRACE') throw new Fault('method_refused');
@@ -46,7 +50,8 @@ export const admit = ({ method, target, httpVersion, headers }: RequestHead): Ad
   if (upgrades.some((protocol) => protocol.trim().toLowerCase() === 'websocket')) throw new Fault('upgrade_unsupported');
 
   const expectations = valuesOf(headers, 'expect');
-  if (expectations.length > 1 || expectations.some((value) => value.toLowerCase() !== '100-continue')) throw new Fault('expectation_failed');
+  if (expectations.length > 1 || expectations.some((value) => value.toLowerCase() !== '100-continue'))
+    throw new Fault('expectation_failed');
   return { hasBody: framing.hasBody, expectsContinue: expectations.length === 1, host: hosts[0] };
 };
 
@@ -85,12 +90,16 @@ export const readRequestTarget = (target: string, tunnelScheme: Scheme | undefin
   if (target.startsWith('/') && tunnelScheme !== undefined) return { scheme: tunnelScheme, absolute: undefined, rawTarget: target };
   const match = /^(https?):\/\/([^/?#\\]*)([/?][^#]*)?$/i.exec(target);
   if (!match) {
-    if (tunnelScheme !== undefined || target === '*') throw malformed('The request target is neither a path nor an absolute http or https URL.');
-    throw new Fault('authority_invalid', { detail: 'This is a forward proxy: send CONNECT or an absolute URL (set HTTP_PROXY and HTTPS_PROXY).' });
+    if (tunnelScheme !== undefined || target === '*')
+      throw malformed('The request target is neither a path nor an absolute http or https URL.');
+    throw new Fault('authority_invalid', {
+      detail: 'This is a forward proxy: send CONNECT or an absolute URL (set HTTP_PROXY and HTTPS_PROXY).',
+    });
   }
   const [, scheme = '', authority = '', rest = '/'] = match;
   if (authority.includes('@')) throw new Fault('authority_invalid', { detail: 'The URL has user information.' });
   const named = scheme.toLowerCase() as Scheme;
-  if (tunnelScheme !== undefined && named !== tunnelScheme) throw new Fault('authority_mismatch', { detail: 'The URL has another scheme than the tunnel.' });
+  if (tunnelScheme !== undefined && named !== tunnelScheme)
+    throw new Fault('authority_mismatch', { detail: 'The URL has another scheme than the tunnel.' });
   return { scheme: named, absolute: authority, rawTarget: rest.startsWith('?') ? `/${rest}` : rest };
 };

@@ -40,7 +40,11 @@ const spoken = ['http/1.1', 'http/1.0'];
 /** The handshake as server; undefined when it failed or took too long. */
 export const acceptTls = (socket: Socket, secureContext: SecureContext): Promise<TLSSocket | undefined> =>
   new Promise((resolve) => {
-    const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNCallback: ({ protocols }) => spoken.find((one) => protocols.includes(one)) });
+    const secured = new TLSSocket(socket, {
+      isServer: true,
+      secureContext,
+      ALPNCallback: ({ protocols }) => spoken.find((one) => protocols.includes(one)),
+    });
     const failed = (): void => {
       clearTimeout(timer);
       socket.destroy();
