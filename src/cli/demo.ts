@@ -2,8 +2,8 @@
  * `outrider demo`: every role in one process, wired from outside over real sockets, with a stand-in cluster and target. It tells
  * what it starts, ends its list with a line that begins with `ready`, and then what to try.
  */
-import { createWriteStream, mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { ListenError } from '../ops/admin.ts';
 import { systemClock } from '../ops/clock.ts';
 import { type Closer, closeAll } from '../ops/drain.ts';
@@ -14,7 +14,7 @@ import { attestingBy, type DemoSettings, defaultDirectory, inDirectory, onAnyPor
 import { startIssuer, startTarget } from './demo/stand-ins.ts';
 import { tour } from './demo/tour.ts';
 import { startFrontDoor } from './front-door.ts';
-import { closeTimeoutMs } from './role.ts';
+import { closeTimeoutMs, operatorSentence } from './role.ts';
 import { type Command, readOptions, type Terminal, UsageError } from './terminal.ts';
 
 const frontDoorListen = { host: '127.0.0.1', port: 15_000 };
@@ -147,39 +147,42 @@ const logFile = ({ directory }: DemoOptions): string => join(directory, 'demo.lo
 /** The sentence for whoever started the demo, or undefined when the error is a bug. */
 const startSentence = (error: unknown): string | undefined => {
   if (error instanceof ListenError) return `${error.message}\nOr run the demo on free ports: npm start -- --any-port`;
-  return error instanceof DemoError ? error.message : undefined;
+  return error instanceof DemoError ? error.message : operatorSentence(error);
+};
+
+/** Where the roles' logs go, so that the terminal keeps what the newcomer is to read. Anew at every start. */
+const openLog = (options: DemoOptions): { logFor: Stage['logFor']; close: () => void } => {
+  mkdirSync(options.directory, { recursive: true, mode: 0o700 });
+  const file = openSync(logFile(options), 'w', 0o600);
+  const write = (line: string): void => void writeSync(file, line);
+  return { logFor: (role, level) => createLog({ role, level, write }), close: () => closeSync(file) };
 };
 
 export const runDemo: Command = async (args, terminal) => {
   const options = readDemoOptions(args);
   const moved = inDirectory(readDemoSettings(), options.directory);
   const settings = options.anyPort ? onAnyPort(moved) : moved;
-  mkdirSync(options.directory, { recursive: true, mode: 0o700 });
-  const logStream = createWriteStream(resolve(logFile(options)), { mode: 0o600 });
-  const write = (line: string): void => void logStream.write(line);
-  const logFor: Stage['logFor'] = (role, level) => createLog({ role, level, write });
   const closers: Closer[] = [];
-  const say = (what: string, where: string): void => terminal.print(`  ${what.padEnd(15)} ${where}`);
-  const stage: Stage = { settings, options, closers, logFor, say };
-
-  terminal.print(`Outrider demo. Files are in ${options.directory}, the roles' logs in ${logFile(options)}.`);
-  let status = 0;
-  const started = options.standInsOnly
-    ? startStandIns(stage).then(() => terminal.print('ready: the stand-ins; Ctrl-C stops.'))
-    : startAll(stage, terminal);
   try {
-    await Promise.race([started, terminal.stopRequested]);
-    await terminal.stopRequested;
+    const log = openLog(options);
+    closers.push({ name: 'log', close: log.close });
+    const say = (what: string, where: string): void => terminal.print(`  ${what.padEnd(15)} ${where}`);
+    const stage: Stage = { settings, options, closers, logFor: log.logFor, say };
+    terminal.print(`Outrider demo. Files are in ${options.directory}, the roles' logs in ${logFile(options)}.`);
+    const started = options.standInsOnly
+      ? startStandIns(stage).then(() => terminal.print('ready: the stand-ins; Ctrl-C stops.'))
+      : startAll(stage, terminal);
+    // Being asked to stop ends the start too, and how that then ends is of no interest.
+    started.catch(() => {});
+    await Promise.race([started.then(() => terminal.stopRequested), terminal.stopRequested]);
     terminal.print('stopping');
+    return 0;
   } catch (error) {
     const sentence = startSentence(error);
     if (sentence === undefined) throw error;
     terminal.complain(sentence);
-    status = 1;
+    return 1;
   } finally {
-    started.catch(() => {});
-    await closeAll(closers, closeTimeoutMs, logFor('demo', 'info'));
-    await new Promise<void>((done) => logStream.end(done));
+    await closeAll(closers, closeTimeoutMs, createLog({ role: 'demo', level: 'warn' }));
   }
-  return status;
 };

@@ -51,7 +51,7 @@ const settingsFor = <R extends Role>(role: R, file: string, terminal: Terminal):
 const operatorErrors = new Set(['ListenError', 'SettingsError', 'ConfigurationError', 'StoreError']);
 
 /** The sentence for an operator, or undefined when the error is a bug. Failed system calls (a directory, a file) are not bugs. */
-const operatorSentence = (error: unknown): string | undefined => {
+export const operatorSentence = (error: unknown): string | undefined => {
   if (!(error instanceof Error)) return undefined;
   const { code, syscall } = error as NodeJS.ErrnoException;
   return operatorErrors.has(error.name) || (code !== undefined && syscall !== undefined) ? error.message : undefined;

@@ -2,11 +2,14 @@
  * The methods on the wire: path, and whether each side streams. Messages pass as bytes: they are read and written in wire.ts, so that
  * what is malformed becomes a fault of ours and not a sentence of the library's.
  */
-import type { MethodDefinition } from '@grpc/grpc-js';
+import { logVerbosity, type MethodDefinition, setLogVerbosity } from '@grpc/grpc-js';
 import type { DescService } from '@bufbuild/protobuf';
 import { Health } from '../proto/gen/grpc/health/v1/health_pb.js';
 import { CredentialBroker } from '../proto/gen/outrider/v1/broker_pb.js';
 import { AccessEvents } from '../proto/gen/outrider/v1/events_pb.js';
+
+// By itself grpc-js writes to standard error, past our log and its rules; client and server both come by here.
+setLogVerbosity(logVerbosity.NONE);
 
 export type Method = MethodDefinition<Buffer, Buffer>;
 

@@ -14,6 +14,7 @@ import { limits } from '../../src/core/limits.ts';
 import { spiffeIdOf } from '../../src/pki/svid.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { createLogLines } from '../support/broker.ts';
+import { directoryOf } from '../support/directory.ts';
 
 const memoryStore = () => {
   let stored: StoredAuthority | undefined;
@@ -65,7 +66,7 @@ await t.test('the authority of another trust domain is not used', async (t) => {
 });
 
 await t.test('a bundle is replaced whole, readable by all, with nothing left beside it', (t) => {
-  const directory = t.testdir({});
+  const directory = directoryOf(t);
   const file = join(directory, 'deeper', 'ca.pem');
   const umask = process.umask(0o077);
   t.teardown(() => process.umask(umask));

@@ -11,6 +11,7 @@ import { attestAt, brokerFiles, channelTo, createLogLines, demoPolicies, getJson
 import { createTestAuthority } from '../support/certificates.ts';
 import { startBroker } from '../../src/broker/run.ts';
 import { watchFiles } from '../../src/broker/run/watch-files.ts';
+import { directoryOf } from '../support/directory.ts';
 
 /** The system's clock, with files read again after milliseconds rather than seconds. */
 const quickPolls: Clock = {
@@ -73,7 +74,7 @@ await t.test('a configuration that was rejected for a file it names is tried aga
 
 await t.test('a mounted file that is swapped by its directory link is noticed', async (t) => {
   const clock = createFakeClock();
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const publish = (version: string): void => {
     mkdirSync(join(directory, version));
     writeFileSync(join(directory, version, 'broker.yaml'), version);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type DemoProcess, launch, npmStart, shell, startDemo } from '../support/demo-process.ts';
 import { root } from '../support/source-tree.ts';
+import { directoryOf } from '../support/directory.ts';
 
 const main = join(root, 'src/main.ts');
 
@@ -67,7 +68,7 @@ const saidStopping = async (demo: DemoProcess): Promise<void> => {
 };
 
 t.test('the first signal lets what is in flight finish', async (t) => {
-  const demo = await start(t, t.testdir());
+  const demo = await start(t, directoryOf(t));
   const held = await hold(t, demo);
   const status = demo.stop('SIGTERM');
   await saidStopping(demo);
@@ -78,7 +79,7 @@ t.test('the first signal lets what is in flight finish', async (t) => {
 });
 
 t.test('a second signal does not wait', async (t) => {
-  const demo = await start(t, t.testdir());
+  const demo = await start(t, directoryOf(t));
   await hold(t, demo);
   const ended = demo.stop('SIGTERM');
   await saidStopping(demo);
@@ -90,7 +91,7 @@ t.test('a second signal does not wait', async (t) => {
 });
 
 t.test('SIGUSR1 opens no debugger', async (t) => {
-  const demo = await start(t, t.testdir());
+  const demo = await start(t, directoryOf(t));
   let errors = '';
   demo.child.stderr?.on('data', (text: string) => {
     errors += text;

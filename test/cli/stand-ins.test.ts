@@ -8,6 +8,7 @@ import { startClusterIssuer } from '../../src/cli/demo/cluster-issuer.ts';
 import { startEcho } from '../../src/cli/demo/echo.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { createFakeClock } from '../fakes/clock.ts';
+import { directoryOf } from '../support/directory.ts';
 
 const host = '127.0.0.1';
 
@@ -27,7 +28,7 @@ const getJson = async (
 const tokenLifetimeMs = 600_000;
 
 const startIssuer = async (t: Test) => {
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const clock = createFakeClock();
   const tokens = ['demo-app', 'collector'].map((serviceAccount) => ({
     file: join(directory, 'made', serviceAccount),
@@ -155,7 +156,7 @@ t.test('two stand-ins cannot have one port, and the sentence says so', async (t)
     name: 'ListenError',
     message: /is in use/,
   });
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const options = {
     host,
     port: http.port,

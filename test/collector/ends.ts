@@ -12,6 +12,7 @@ import type { CollectorSettings } from '../../src/settings/collector.ts';
 import { draft, outcomeOf, svidsInHand, workload } from '../proxy/event/fakes.ts';
 import { logLines } from './log-lines.ts';
 import { collectorId, createTrustDomain } from './trust-domain.ts';
+import { directoryOf } from '../support/directory.ts';
 
 export interface Stored {
   readonly sequence: number;
@@ -40,7 +41,7 @@ export const until = async (is: () => boolean | Promise<boolean>): Promise<void>
 
 /** Settings of a collector with a broker of its own; both live in the test's directory. */
 export const collectorSettings = async (t: Test, o: { port?: number; svidLifetimeMs?: number } = {}) => {
-  const dir = t.testdir();
+  const dir = directoryOf(t);
   const broker = await domain.startBroker(o.svidLifetimeMs);
   t.teardown(() => broker.close());
   const settings: CollectorSettings = {

@@ -20,6 +20,7 @@ import { collectorSettings, domain, freePort, loopback, proxyTo, sequencesIn, st
 import { event } from './events.ts';
 import { logLines } from './log-lines.ts';
 import { collectorId, createTrustDomain, silent } from './trust-domain.ts';
+import { directoryOf } from '../support/directory.ts';
 
 const collectorOn = async (t: Test, o: { port?: number; svidLifetimeMs?: number; clock?: Clock } = {}) => {
   const { settings, broker } = await collectorSettings(t, o);
@@ -90,7 +91,7 @@ t.test('streams killed between writing and acknowledging, at random, forty times
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
     return state / 2 ** 32;
   };
-  const file = join(t.testdir(), 'events.jsonl');
+  const file = join(directoryOf(t), 'events.jsonl');
   const store = await openStore({ file, clock: systemClock, log: silent, onRecorded: () => {} });
   const metrics = createMetrics('collector');
   const ledger = createLedger({ clock: systemClock, onMissing: () => t.fail('nothing is missing') });

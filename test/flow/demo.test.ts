@@ -7,6 +7,7 @@ import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose';
 import t, { type Test } from 'tap';
 import { needs } from '../pki/external-program.ts';
 import { type DemoProcess, launch, npmStart, shell, startDemo } from '../support/demo-process.ts';
+import { directoryOf } from '../support/directory.ts';
 
 const start = (t: Test, directory: string, ...args: readonly string[]): Promise<DemoProcess> =>
   startDemo(t, npmStart('--any-port', '--dir', directory, ...args), directory);
@@ -40,7 +41,7 @@ const verified = async (authorization: string, directory: string) => {
 };
 
 t.test('a newcomer copies the commands of the demo, one after the other', needs('curl'), async (t) => {
-  const demo = await start(t, t.testdir());
+  const demo = await start(t, directoryOf(t));
   const [injected = '', refused = '', events = '', metrics = ''] = demo.commands;
   t.equal(demo.commands.length, 4);
   const token = (echoed: Echoed) => verified(echoed.headers['authorization'] ?? '', demo.directory);
@@ -134,7 +135,7 @@ t.test('a newcomer copies the commands of the demo, one after the other', needs(
 });
 
 t.test('the token is rotated, and a second start in the same directory goes on from the first', async (t) => {
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const demo = await start(t, directory, '--token-lifetime', '2');
   const file = join(directory, 'token');
   const before = readFileSync(file, 'utf8');
@@ -160,7 +161,7 @@ t.test('a port in use gets a sentence that says what to do', async (t) => {
     server.listen(15_012, '127.0.0.1', resolve);
   });
   t.teardown(() => server.close());
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const child = launch(npmStart('--dir', directory));
   let complaints = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -176,7 +177,7 @@ t.test('a port in use gets a sentence that says what to do', async (t) => {
 });
 
 t.test('the stand-ins run alone too, for roles started one by one', async (t) => {
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const child = launch(npmStart('--any-port', '--only', 'issuer,target', '--dir', directory));
   t.teardown(() => child.kill('SIGKILL'));
   let output = '';

@@ -7,6 +7,7 @@ import t from 'tap';
 import { buildBundle, packagesIn, reachable } from '../../scripts/build.ts';
 import { startDemo } from '../support/demo-process.ts';
 import { root, textOf } from '../support/source-tree.ts';
+import { directoryOf } from '../support/directory.ts';
 
 /** At most this many npm packages may be in the process beside a workload. */
 const sidecarPackagesMax = 25;
@@ -64,7 +65,7 @@ t.test('the bundle answers to help, version and check, started as the image star
 });
 
 t.test('the demo runs from the bundle', async (t) => {
-  const directory = t.testdir();
+  const directory = directoryOf(t);
   const demo = await startDemo(t, startImage('demo', '--any-port', '--dir', directory), directory);
   for (const role of ['proxy', 'broker', 'collector']) t.equal((await fetch(`${demo.frontDoor}/${role}/readyz`)).status, 200, role);
   t.equal(await demo.stop(), 0);

@@ -135,6 +135,21 @@ t.test('a certificate that is not a good SVID of the trust domain is refused, an
   }
 });
 
+t.test('an ID of another trust domain is refused even where its authority would let it through', async (t) => {
+  // A trust domain that is no host name has no name constraint to hold it.
+  const unconstrained = createDomain('10.0.0.1');
+  const server = await broker(t, unconstrained);
+  for (const [id, code] of [
+    [workloadId, 'ok'],
+    [spiffeId('other.test', 'ns', 'demo'), 'identity_refused'],
+    [spiffeId('sub.outrider.test', 'ns', 'demo'), 'identity_refused'],
+  ] as const) {
+    const channel = openBroker({ broker: peerOf(server), svid: unconstrained.svid({ id }) });
+    t.equal(await codeOf(channel.getGrant('echo', 'v1')), code, id);
+    channel.close();
+  }
+});
+
 t.test('an SVID that expires while its connection is open is refused from then on', async (t) => {
   const clock = createFakeClock();
   const server = await broker(t, domain, { clock });

@@ -121,17 +121,20 @@ t.test('a token that is missing, empty or too long is evidence_missing, until it
   t.equal((await attempted(3)).result, 'ok');
   t.equal(source.fault(), undefined);
 
-  const missing = startSvidSource({
-    settings: {
-      broker: { address: '127.0.0.1:1', spiffeId: brokerId },
-      brokerCaFile: '/nonexistent/ca.pem',
-      tokenFile: '/nonexistent/token',
-    },
-    clock: createFakeClock(),
-    log: createLog({ role: 'test', level: 'silent' }),
-    onAttempt: (result) => t.equal(result, 'evidence_missing', 'missing'),
+  const result = await new Promise<string>((resolve) => {
+    const missing = startSvidSource({
+      settings: {
+        broker: { address: '127.0.0.1:1', spiffeId: brokerId },
+        brokerCaFile: '/nonexistent/ca.pem',
+        tokenFile: '/nonexistent/token',
+      },
+      clock: createFakeClock(),
+      log: createLog({ role: 'test', level: 'silent' }),
+      onAttempt: resolve,
+    });
+    t.teardown(() => missing.close());
   });
-  t.teardown(() => missing.close());
+  t.equal(result, 'evidence_missing', 'missing');
 });
 
 t.test('the authorities are read anew for each attempt, and without one nobody is told anything', async (t) => {

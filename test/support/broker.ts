@@ -14,6 +14,7 @@ import type { Svid } from '../../src/rpc/svid.ts';
 import type { BrokerSettings } from '../../src/settings/broker.ts';
 import { parseSettings } from '../../src/settings/document.ts';
 import { type ClusterIssuer, startClusterIssuer } from '../fakes/cluster-issuer.ts';
+import { directoryOf } from './directory.ts';
 
 /** A port that was free a moment ago, for what must be named before it listens. */
 export const freePort = async (): Promise<number> => {
@@ -70,7 +71,7 @@ const target = (name: string, provider: string): string => `
     credentials: [{ provider: ${provider}, placement: { kind: bearer } }]`;
 
 export const brokerFiles = async (t: Test, cluster: ClusterIssuer): Promise<BrokerFiles> => {
-  const directory = t.testdir({ 'cluster-ca.pem': cluster.caPem, static: 'canary-static-value\n' });
+  const directory = directoryOf(t, { 'cluster-ca.pem': cluster.caPem, static: 'canary-static-value\n' });
   const issuerPort = await freePort();
   const text = (policies = demoPolicies, more = ''): string => `kind: broker
 trustDomain: outrider.test

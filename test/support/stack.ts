@@ -17,6 +17,7 @@ import type { ProxySettings } from '../../src/settings/proxy.ts';
 import { type ClusterIssuer, startClusterIssuer, type TokenParts } from '../fakes/cluster-issuer.ts';
 import { type Recorder, startRecorder } from '../fakes/recorder.ts';
 import { createTestAuthority } from './certificates.ts';
+import { directoryOf } from './directory.ts';
 
 export const host = 'echo.outrider.test';
 export const collectorId = 'spiffe://outrider.test/ns/outrider/sa/collector';
@@ -154,7 +155,7 @@ export interface Stack {
 
 /** Issuer, origin and files; the roles are started by the test, in the order it is about. */
 export const prepareStack = async (t: Test, answer?: RequestListener): Promise<Stack> => {
-  const files = filesIn(t.testdir());
+  const files = filesIn(directoryOf(t));
   const issuer = await startClusterIssuer(t);
   const authority = createTestAuthority('Outrider test origin authority');
   const origin = await startRecorder(authority.serverFor(host), answer);

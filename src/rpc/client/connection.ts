@@ -8,9 +8,7 @@ import {
   type ClientDuplexStream,
   type ClientReadableStream,
   connectivityState,
-  logVerbosity,
   Metadata,
-  setLogVerbosity,
 } from '@grpc/grpc-js';
 import { X509Certificate } from 'node:crypto';
 import { Fault } from '../../core/fault.ts';
@@ -19,9 +17,6 @@ import { dersOf } from '../../pki/pem.ts';
 import type { Method } from '../service.ts';
 import { type CallEnd, faultOf } from '../status.ts';
 import { PeerCredentials, type PeerTrust } from './peer-credentials.ts';
-
-// grpc-js writes to standard error by itself, past our log and its rules.
-setLogVerbosity(logVerbosity.NONE);
 
 const channelOptions: ChannelOptions = {
   // Nothing here is steered by the environment (proxies) or by DNS TXT records (service configuration).

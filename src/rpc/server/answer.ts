@@ -11,8 +11,11 @@ export const malformed = (thrown: unknown): unknown =>
 /** The fault to answer with. Whatever is not one is a failure of ours: logged, and nothing of it is told. */
 export const faultFor = (thrown: unknown, method: string, log: Log): Fault => {
   const fault = asFault(malformed(thrown), 'broker_error');
-  if (thrown instanceof Fault || thrown instanceof WireError) log.info({ method, code: fault.code, error: fault }, 'a call was refused');
-  else log.error({ method, error: thrown }, 'a call failed');
+  const isFault = thrown instanceof Fault || thrown instanceof WireError;
+  if (!isFault) log.error({ method, error: thrown }, 'a call failed');
+  // Only a fault with a cause has more to say than its code, which the metrics count.
+  else if (fault.cause === undefined) log.debug({ method, code: fault.code, detail: fault.detail }, 'a call was refused');
+  else log.info({ method, code: fault.code, error: fault }, 'a call was refused');
   return fault;
 };
 

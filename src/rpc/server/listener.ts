@@ -10,6 +10,7 @@ import { type ConnectionInjector, experimental, type Server, ServerCredentials, 
 import { Fault, type FaultCode } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import { listening } from '../../ops/admin.ts';
+import { systemClock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
 import { dersOf } from '../../pki/pem.ts';
 import type { ListenAddress } from '../../settings/address.ts';
@@ -96,8 +97,12 @@ export const startListener = async (o: {
       handedOver.delete(socket);
       if (handedOver.size === 0) onEmpty();
     });
-    if (!tls.listening || socket.alpnProtocol !== 'h2') socket.destroy();
-    else injectorFor(socket).injectConnection(socket);
+    if (!tls.listening || socket.alpnProtocol !== 'h2') return void socket.destroy();
+    const cancel = systemClock.after(limits.grpcHandshakeTimeoutMs, () => {
+      if (socket.bytesRead === 0) socket.destroy();
+    });
+    socket.once('close', cancel);
+    injectorFor(socket).injectConnection(socket);
   });
   tls.on('error', (error) => o.log.error({ error }, 'accepting connections failed'));
   const destroy = (): void => {
