@@ -31,8 +31,9 @@ export interface BrokerLinkOptions {
   readonly log: Log;
 }
 
-/** The broker does not know this certificate (it restarted, say): only fresh evidence helps. */
-const needsAttestation = (code: FaultCode): boolean => code === 'identity_refused' || code === 'identity_expired';
+/** The broker does not know this certificate, or we do not know the broker's: one of the two was replaced, and only fresh evidence helps. */
+const needsAttestation = (code: FaultCode): boolean =>
+  code === 'identity_refused' || code === 'identity_expired' || code === 'broker_untrusted';
 
 /** The n-th pause, doubled each time, spread over its upper half. */
 export const reconnectPauseMs = (attempt: number, random: number): number =>
