@@ -13,6 +13,7 @@ export {
 } from './wire/event.ts';
 export { WireError } from './wire/field.ts';
 export { grantBytes, grantOf, grantRequestBytes, grantRequestOf } from './wire/grant.ts';
+export { healthBytes, healthRequestOf } from './wire/health.ts';
 export {
   checkWatchRequest,
   type Revocation,

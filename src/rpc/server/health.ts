@@ -1,14 +1,9 @@
 /** The standard gRPC health service, open to callers without a certificate: it says whether the server serves, and nothing else. */
 import { type handleServerStreamingCall, type handleUnaryCall, Metadata, type ServerWritableStream, status } from '@grpc/grpc-js';
 import { limits } from '../../core/limits.ts';
-import {
-  HealthCheckRequestSchema,
-  HealthCheckResponse_ServingStatus as Serving,
-  HealthCheckResponseSchema,
-} from '../../proto/gen/grpc/health/v1/health_pb.js';
 import { statusOf } from '../status.ts';
 import { malformed } from './answer.ts';
-import { decode, encode } from '../wire/field.ts';
+import { healthBytes, healthRequestOf } from '../wire.ts';
 
 export interface HealthService {
   readonly handlers: { readonly check: handleUnaryCall<Buffer, Buffer>; readonly watch: handleServerStreamingCall<Buffer, Buffer> };
@@ -22,11 +17,11 @@ export const createHealthService = (service: string): HealthService => {
   let isServing = true;
   const watches = new Map<ServerWritableStream<Buffer, Buffer>, boolean>();
   const answer = (isKnown: boolean): Buffer => {
-    const known = isServing ? Serving.SERVING : Serving.NOT_SERVING;
-    return encode(HealthCheckResponseSchema, { status: isKnown ? known : Serving.SERVICE_UNKNOWN });
+    const known = isServing ? 'SERVING' : 'NOT_SERVING';
+    return healthBytes(isKnown ? known : 'SERVICE_UNKNOWN');
   };
   const isKnown = (request: Buffer): boolean => {
-    const asked = decode(HealthCheckRequestSchema, request).service;
+    const asked = healthRequestOf(request);
     return asked === '' || asked === service;
   };
   return {
