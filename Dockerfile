@@ -10,7 +10,7 @@ COPY package.json package-lock.json ./
 # No package needs an install script here: this image is Node 24 already, and esbuild finds its binary without.
 RUN ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
 COPY . .
-# By its absolute path: node_modules/.bin has a `node` of its own that was not installed.
+# By its absolute path: this image's Node, whatever a package puts on PATH.
 RUN ["/usr/local/bin/node", "scripts/build.ts"]
 
 # No shell, no package manager.

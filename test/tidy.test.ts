@@ -197,6 +197,24 @@ t.test('no file holds what looks like a secret', async (t) => {
   }
 });
 
+t.test('no file names the machine it was written on, or a registry', async (t) => {
+  const places = new RegExp(
+    [
+      ['/ro', 'ot/'],
+      ['/home', '/[a-z]'],
+      ['/wo', 'rk/'],
+      ['registry\\.np', 'mjs'],
+      ['local', 'host:4873'],
+    ]
+      .map((parts) => parts.join(''))
+      .join('|'),
+  );
+  for (const path of everything) {
+    const found = places.exec(textOf(path));
+    if (found) t.fail(`${path}: ${found[0]}`);
+  }
+});
+
 t.test('dependencies are exact, and the lockfile is whole for every platform and names no registry', async (t) => {
   const { dependencies, devDependencies } = JSON.parse(textOf('package.json')) as Record<string, Record<string, string>>;
   for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies })) {

@@ -20,6 +20,11 @@ export const limits = {
   clientKeepAliveTimeoutMs: 95_000,
   /** No byte either way on a request or response body. Not a total: a body may take as long as it moves. */
   bodyIdleTimeoutMs: 300_000,
+  /**
+   * Nothing moves either way on a program's connection in the middle of an exchange: longer than a target may think, so that what
+   * ends is a program that has stopped reading.
+   */
+  clientStallTimeoutMs: 600_000,
   /** Connections from programs to one proxy. */
   clientConnectionsMax: 4_096,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
@@ -188,5 +193,7 @@ export const limits = {
   /** Problems of one file that are written out; further ones are counted. */
   configurationProblemsShownMax: 100,
   /** In-flight requests may finish for this long after SIGTERM. */
+  requestDrainMs: 12_000,
+  /** All of a shutdown: requests, then the last events, then the rest. Below Kubernetes' grace period of 30 s. */
   drainTimeoutMs: 20_000,
 } as const;

@@ -209,16 +209,18 @@ export const startListener = async ({ host, port, clock, handlers, onConnections
   server.maxHeadersCount = 0;
   server.maxConnections = limits.clientConnectionsMax;
   server.maxRequestsPerSocket = 0;
-  server.timeout = 0;
+  server.timeout = limits.clientStallTimeoutMs;
   server.on('request', onRequest);
   server.on('checkContinue', onRequest);
   server.on('checkExpectation', onRequest);
   server.on('connect', onConnect);
   server.on('clientError', onClientError);
   server.on('connection', (socket: Socket) => {
+    // A tunnel's inner connection, and plain HTTP on a tunnel's own, come by here again.
     if (sockets.has(socket)) return;
     sockets.add(socket);
-    void counted('client', new Promise((resolve) => socket.once('close', resolve))).then(() => sockets.delete(socket));
+    const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+    void (tunnels.has(socket) ? closed : counted('client', closed)).then(() => sockets.delete(socket));
   });
   await listening(server, host, port);
 

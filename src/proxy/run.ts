@@ -149,7 +149,7 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
       },
       onConnections: (kind, delta) => metrics.add('outrider_proxy_connections', { kind }, delta),
     });
-    opened('listener', listener, (part) => part.drain(limits.drainTimeoutMs));
+    opened('listener', listener, (part) => part.drain(limits.requestDrainMs));
     const missing = (): string[] => [
       ...(svids.current() ? [] : [`an identity (${(svids.fault() ?? new Fault('not_ready')).code})`]),
       ...(routing.table() ? [] : [`targets from the broker${link.fault() ? ` (${link.fault()?.code})` : ''}`]),
@@ -165,7 +165,7 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
         await svids.ready();
         await routing.ready;
       },
-      close: () => closeAll(closers, limits.drainTimeoutMs + limits.eventFlushTimeoutMs, log),
+      close: () => closeAll(closers, limits.drainTimeoutMs, log),
     };
   } catch (error) {
     await closeAll(closers, limits.eventFlushTimeoutMs, log);

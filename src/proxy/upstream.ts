@@ -30,7 +30,7 @@ export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: D
       body: prepared.body?.chunks,
     },
     {
-      head: (status, reason, headers) => sink.head(status, reason, answerHeaders(status, headers)),
+      head: (status, reason, headers) => sink.head(status, printableReason(reason), answerHeaders(status, headers)),
       data: (chunk) => sink.write(chunk),
       onDrain: (resume) => sink.onDrain(resume),
     },
@@ -39,6 +39,9 @@ export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: D
   await sending.done;
   sink.end();
 };
+
+/** RFC 9112 section 4: a reason phrase means nothing, so one that could not be written is left out. */
+const printableReason = (reason: string): string => (/^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '');
 
 /**
  * The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules or that a
