@@ -64,8 +64,8 @@ export const createOutbound = ({ resolver, trustPems }: OutboundOptions): Outbou
     return context;
   };
 
-  const pools = new Map<string, Pool>();
-  const poolFor = ({ destination, trustBundlePem, dialPolicy }: OutboundRequest): Pool => {
+  const pools = new Map<string, CountedPool>();
+  const poolFor = ({ destination, trustBundlePem, dialPolicy }: OutboundRequest): CountedPool => {
     const { scheme, host, port } = destination;
     const key = [scheme, hostPort({ host, port }), dialPolicy.privateAllowed, dialPolicy.named.join(), trustBundlePem].join('\n');
     const known = pools.get(key);
@@ -93,12 +93,13 @@ export const createOutbound = ({ resolver, trustPems }: OutboundOptions): Outbou
       },
     });
     if (pools.size >= limits.targetPoolsMax) {
-      const [oldestKey, oldest] = pools.entries().next().value as [string, Pool];
+      const [oldestKey, oldest] = pools.entries().next().value as [string, CountedPool];
       pools.delete(oldestKey);
-      void oldest.close();
+      void oldest.pool.close();
     }
-    pools.set(key, pool);
-    return pool;
+    const counted = { pool, underWay: 0 };
+    pools.set(key, counted);
+    return counted;
   };
 
   const open = async (destination: Destination, policy: DialPolicy, trustBundlePem: string) => {
@@ -108,11 +109,27 @@ export const createOutbound = ({ resolver, trustPems }: OutboundOptions): Outbou
 
   return {
     send: (request, receiver) => {
-      const pool = poolFor(request);
-      if (pool.stats.queued >= limits.targetQueueMax) throw new Fault('overloaded');
+      const counted = poolFor(request);
+      if (counted.underWay >= limits.targetConnectionsMax + limits.targetQueueMax) throw new Fault('overloaded');
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const handler = new ReceivingHandler(receiver, resolve, reject);
-      pool.dispatch(
+      counted.underWay += 1;
+      let isSettled = false;
+      const settled = (): void => {
+        if (!isSettled) counted.underWay -= 1;
+        isSettled = true;
+      };
+      const handler = new ReceivingHandler(
+        receiver,
+        () => {
+          settled();
+          resolve();
+        },
+        (fault) => {
+          settled();
+          reject(fault);
+        },
+      );
+      counted.pool.dispatch(
         {
           method: request.method,
           path: request.path,
@@ -125,11 +142,17 @@ export const createOutbound = ({ resolver, trustPems }: OutboundOptions): Outbou
       return { done: promise, abort: (reason) => handler.abort(reason) };
     },
     close: async () => {
-      await Promise.all([...pools.values()].map((pool) => pool.destroy()));
+      await Promise.all([...pools.values()].map(({ pool }) => pool.destroy()));
       pools.clear();
     },
   };
 };
+
+interface CountedPool {
+  readonly pool: Pool;
+  /** Requests sent or waiting: undici counts them too, but only for whoever asks it to add up all connections. */
+  underWay: number;
+}
 
 class ReceivingHandler implements Dispatcher.DispatchHandler {
   readonly #receiver: ResponseReceiver;

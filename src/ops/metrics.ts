@@ -21,7 +21,11 @@ export interface Metrics {
   readonly contentType: string;
 }
 
+type Labels = Readonly<Record<string, string>>;
 type Instrument = Counter<string> | Gauge<string> | Histogram<string>;
+
+/** Label sets remembered; further ones are checked each time. */
+const labelSetsMax = 4_096;
 
 const durationBuckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
@@ -38,7 +42,7 @@ export const createMetrics = (role: Role): Metrics => {
     else instruments.set(name, new Histogram<string>({ ...options, buckets: durationBuckets }));
   }
   const seen = new Map<string, Set<string>>();
-  const bounded = (name: MetricName, labels: Readonly<Record<string, string>>): Record<string, string> => {
+  const bounded = (name: MetricName, labels: Labels): Labels => {
     const result: Record<string, string> = {};
     for (const label in labels) {
       const value = labels[label] as string;
@@ -54,15 +58,27 @@ export const createMetrics = (role: Role): Metrics => {
     }
     return result;
   };
+  /** Label sets that were found within bounds, by their values: on the request path one lookup replaces the check. */
+  const known = new Map<string, Labels>();
+  const within = (name: MetricName, labels: Labels): Labels => {
+    let key: string = name;
+    for (const label in labels) key += `\n${labels[label]}`;
+    const found = known.get(key);
+    if (found) return found;
+    const result = bounded(name, labels);
+    const isUnchanged = Object.keys(labels).every((label) => labels[label] === result[label]);
+    if (isUnchanged && known.size < labelSetsMax) known.set(key, result);
+    return result;
+  };
   const instrument = (name: MetricName): Instrument => {
     const found = instruments.get(name);
     if (!found) throw new TypeError(`${name} is not a metric of the ${role}`);
     return found;
   };
   return {
-    add: (name, labels, amount = 1) => (instrument(name) as Counter<string> | Gauge<string>).inc(bounded(name, labels), amount),
-    set: (name, labels, value) => (instrument(name) as Gauge<string>).set(bounded(name, labels), value),
-    observe: (name, labels, seconds) => (instrument(name) as Histogram<string>).observe(bounded(name, labels), seconds),
+    add: (name, labels, amount = 1) => (instrument(name) as Counter<string> | Gauge<string>).inc(within(name, labels), amount),
+    set: (name, labels, value) => (instrument(name) as Gauge<string>).set(within(name, labels), value),
+    observe: (name, labels, seconds) => (instrument(name) as Histogram<string>).observe(within(name, labels), seconds),
     reset: (name) => instrument(name).reset(),
     expose: () => registry.metrics(),
     contentType: registry.contentType,

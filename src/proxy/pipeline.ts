@@ -105,8 +105,8 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
     code_class: `${Math.floor((status || 499) / 100)}xx`,
   });
   metrics.observe('outrider_proxy_stage_duration_seconds', { stage: 'total' }, durationMs / 1000);
-  metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, progress.body?.bytes() ?? 0);
-  metrics.add('outrider_proxy_body_bytes_total', { direction: 'response' }, sink.bytes());
+  if (progress.body) metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, progress.body.bytes());
+  if (sink.bytes() > 0) metrics.add('outrider_proxy_body_bytes_total', { direction: 'response' }, sink.bytes());
   if (isIntended && progress.grant?.credentials.some(({ providerKind }) => providerKind === 'static_file')) {
     metrics.add('outrider_proxy_static_credential_requests_total', { target: base.target });
   }
