@@ -23,6 +23,7 @@ const stageSources: Readonly<Record<string, readonly string[]>> = {
     'src/rpc/status.ts',
     'src/broker/attest.ts',
     'src/broker/attest',
+    'src/broker/service/admission.ts',
     'src/pki',
   ],
   grant: [

@@ -138,10 +138,11 @@ export const startTls = (socket: Socket, host: string, secureContext: SecureCont
       reject(new Fault(isCertificate ? 'target_certificate_invalid' : 'target_tls_failed', { detail, cause }));
     };
     secured.once('error', failed);
-    secured.once('close', () => failed(new Error('closed during the handshake')));
+    const closed = (): void => failed(new Error('closed during the handshake'));
+    secured.once('close', closed);
     secured.once('secureConnect', () => {
       clearTimeout(timer);
-      secured.removeAllListeners('close');
+      secured.off('close', closed);
       secured.off('error', failed);
       resolve(secured);
     });

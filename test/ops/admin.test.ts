@@ -19,8 +19,7 @@ t.test('the admin endpoint tells liveness, readiness with what is missing, and m
   t.match(await ask('/readyz?verbose'), { status: 200, text: 'ready\n' });
   t.match(await ask('/metrics'), { status: 200, type: /^text\/plain; version=/, text: /outrider_proxy_requests_total/ });
   t.match(await ask('/metrics', { method: 'HEAD' }), { status: 200, text: '' });
-  for (const path of ['/', '/debug', '/quitquitquit', '/metrics/', '/../metrics', '//metrics'])
-    t.match(await ask(path), { status: /^(404|200)$/ });
+  for (const path of ['/', '/debug', '/quitquitquit', '/metrics/', '//metrics']) t.match(await ask(path), { status: 404 });
   for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) t.match(await ask('/metrics', { method }), { status: 405 });
 });
 
