@@ -26,7 +26,10 @@ const notNominable = new Set(['authorization', 'content-length', 'host', 'cookie
 export const tokenPattern = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** One name for all spellings that some server reads as the same: case and underscore (THREATS E-11, E-12). */
-export const sameNameKey = (name: string): string => name.toLowerCase().replaceAll('_', '-');
+export const sameNameKey = (name: string): string => {
+  const lower = name.toLowerCase();
+  return lower.includes('_') ? lower.replaceAll('_', '-') : lower;
+};
 
 export const fromRaw = (raw: readonly string[]): HeaderList => {
   const list: HeaderField[] = [];
@@ -37,17 +40,26 @@ export const fromRaw = (raw: readonly string[]): HeaderList => {
 export const toRaw = (list: HeaderList): string[] => list.flatMap(([name, value]) => [name, value]);
 
 /** All values of a field, in order. `name` in lower case. */
-export const valuesOf = (list: HeaderList, name: string): string[] =>
-  list.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
+export const valuesOf = (list: HeaderList, name: string): string[] => {
+  const values: string[] = [];
+  // The length first: this runs several times for every field of every request.
+  for (const [field, value] of list) if (field.length === name.length && field.toLowerCase() === name) values.push(value);
+  return values;
+};
+
+const none: ReadonlySet<string> = new Set();
 
 /** The names that `Connection` nominates, lower case. */
-export const nominatedBy = (list: HeaderList): Set<string> =>
-  new Set(
-    valuesOf(list, 'connection')
+export const nominatedBy = (list: HeaderList): ReadonlySet<string> => {
+  const values = valuesOf(list, 'connection');
+  if (values.length === 0) return none;
+  return new Set(
+    values
       .flatMap((value) => value.split(','))
       .map((token) => token.trim().toLowerCase())
       .filter((token) => token !== '' && token !== 'close' && token !== 'keep-alive'),
   );
+};
 
 /** A name that `Connection` nominates and must not, or undefined. */
 export const badNomination = (list: HeaderList): string | undefined =>
@@ -62,11 +74,15 @@ export const withoutHopByHop = (list: HeaderList): HeaderList => {
   });
 };
 
-/** The list without any spelling of the given names. */
-export const without = (list: HeaderList, names: readonly string[]): HeaderList => {
-  const keys = new Set(names.map(sameNameKey));
-  return list.filter(([name]) => !keys.has(sameNameKey(name)));
-};
+/** Keys for `without`: one for all spellings of each name. */
+export const sameNameKeys = (names: readonly string[]): ReadonlySet<string> => new Set(names.map(sameNameKey));
+
+/** The list without any spelling of the named fields. */
+export const without = (list: HeaderList, ...keys: readonly ReadonlySet<string>[]): HeaderList =>
+  list.filter(([name]) => {
+    const key = sameNameKey(name);
+    return !keys.some((set) => set.has(key));
+  });
 
 /** Bytes of the block as HTTP/1.1 would write it. */
 export const blockBytes = (list: HeaderList): number => list.reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0);

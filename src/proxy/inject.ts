@@ -4,7 +4,7 @@
  */
 import { Fault } from '../core/fault.ts';
 import type { PlacedCredential, Placement, PlacementKind } from '../core/grant.ts';
-import { type HeaderField, type HeaderList, sameNameKey, withoutHopByHop, writableValue } from '../core/headers.ts';
+import { type HeaderList, sameNameKeys, without, withoutHopByHop, writableValue } from '../core/headers.ts';
 import { asPrepared, type Authorized, type Prepared, type Routed } from './exchange.ts';
 import { basic } from './inject/basic.ts';
 import { bearer } from './inject/bearer.ts';
@@ -33,7 +33,7 @@ const placerOf = (placement: Placement): Placer => {
 };
 
 /** Fields by which some servers read another method, host or path than the one that was judged (THREATS E-16). */
-const overriding = [
+const overriding = sameNameKeys([
   'x-http-method-override',
   'x-http-method',
   'x-method-override',
@@ -44,22 +44,16 @@ const overriding = [
   'x-forwarded-prefix',
   'x-forwarded-uri',
   'forwarded',
-];
+]);
 
 /** RFC 9110 section 10.1.1: our own hop answers Expect, so the next one does not see it. */
-const answeredHere = ['host', 'expect'];
-
-/** Drops fields by key, so that `X-Api-Key`, `x-api-key` and `X_Api_Key` are one. */
-const dropping = (headers: HeaderList, names: readonly string[]): HeaderList => {
-  const keys = new Set(names.map(sameNameKey));
-  return headers.filter(([name]: HeaderField) => !keys.has(sameNameKey(name)));
-};
+const answeredHere = sameNameKeys(['host', 'expect']);
 
 /** Throws credential_invalid when a credential cannot be written. */
 export const inject = (authorized: Authorized): Prepared => {
   const { grant, path, headers, route, ...rest } = authorized;
   const owned = grant.credentials.flatMap(({ placement }) => placerOf(placement).fields(placement));
-  const cleared = dropping(withoutHopByHop(headers), [...answeredHere, ...overriding, ...owned]);
+  const cleared = without(withoutHopByHop(headers), answeredHere, overriding, sameNameKeys(owned));
   const start: Draft = { headers: cleared, query: path.query };
   const draft = grant.credentials.reduce(place, start);
   return asPrepared({
@@ -87,7 +81,7 @@ export const pass = (routed: Routed): Prepared =>
     destination: routed.destination,
     method: routed.method,
     path: routed.path.path + routed.path.query,
-    headers: dropping(withoutHopByHop(routed.headers), answeredHere),
+    headers: without(withoutHopByHop(routed.headers), answeredHere),
     body: routed.body,
     trustBundlePem: '',
     isCredentialed: false,

@@ -15,6 +15,8 @@ import { buildBundle } from '../../scripts/build.ts';
 import { fromBundle, residentMiB, startRole } from '../support/processes.ts';
 import { brokerYaml, collectorYaml, host, prepareStack, proxyYaml } from '../support/stack.ts';
 
+t.setTimeout(300_000);
+
 const run = promisify(execFile);
 const rounds = 5;
 const secondsPerRound = 4;
