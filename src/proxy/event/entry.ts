@@ -14,10 +14,11 @@ const spiffeIdBytesMax = 2048;
 
 /**
  * The path alone, in memory of its own: a slice of a request target would keep the query string alive for as long as the
- * event waits. Concatenation and slicing copy a short text; that the path has no "?" is the router's promise, kept here too.
+ * event waits. Concatenation and slicing copy a short text. That the path has no query and no fragment is the router's promise,
+ * kept here too: the collector refuses such an event, and a refused one would hold up all behind it.
  */
 const pathOnly = (path: string): string => {
-  const mark = path.indexOf('?');
+  const mark = path.search(/[?#]/);
   return field(` ${mark < 0 ? path : path.slice(0, mark)}`.slice(1));
 };
 
