@@ -49,9 +49,15 @@ const run = (...args: readonly string[]): Promise<Ran> =>
     );
   });
 
-t.test('the image is started without a debugging signal and without code made from strings', async (t) => {
-  t.strictSame(entrypoint(), { flags: ['--disable-sigusr1', '--disallow-code-generation-from-strings'], program: 'main.js' });
-});
+t.test(
+  'the image is started without a debugging signal, without code made from strings, and with a bounded young generation',
+  async (t) => {
+    t.strictSame(entrypoint(), {
+      flags: ['--disable-sigusr1', '--max-semi-space-size=8', '--disallow-code-generation-from-strings'],
+      program: 'main.js',
+    });
+  },
+);
 
 t.test('the bundle answers to help, version and check, started as the image starts it', async (t) => {
   const { version } = JSON.parse(textOf('package.json')) as { version: string };

@@ -22,6 +22,7 @@ const root = join(import.meta.dirname, '../..');
 export const fromSource: readonly string[] = ['--disable-sigusr1', join(root, 'src/main.ts')];
 export const fromBundle = (directory: string): readonly string[] => [
   '--disable-sigusr1',
+  '--max-semi-space-size=8',
   '--disallow-code-generation-from-strings',
   join(directory, 'main.js'),
 ];
