@@ -4,14 +4,14 @@
  * and wrk; loopback only, a few seconds a round.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { buildBundle } from '../../scripts/build.ts';
+import { freePort } from '../support/free-port.ts';
 import { fromBundle, residentMiB, startRole } from '../support/processes.ts';
 import { brokerYaml, collectorYaml, host, prepareStack, proxyYaml } from '../support/stack.ts';
 
@@ -36,15 +36,6 @@ const childrenOf = (pid: number): number[] =>
     .split(' ')
     .filter((text) => text.trim() !== '')
     .map(Number);
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-};
 
 const accepts = async (port: number): Promise<void> => {
   for (;;) {

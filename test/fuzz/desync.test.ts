@@ -1,12 +1,13 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { startRecorder } from '../fakes/recorder.ts';
+import { freePort } from '../support/free-port.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 import { dial, startPath, target } from '../support/path.ts';
 
@@ -176,15 +177,6 @@ t.test('Node as origin sees only what was intended', async (t) => {
   );
   t.notMatch(origin.raw().join('\n'), /Bearer theirs/);
 });
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-};
 
 const hasNginx = (): boolean => {
   try {
