@@ -87,6 +87,8 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
   const base = eventOf({ ...progress, ...(decision ? { decision } : {}) });
   events.record({
     ...base,
+    // Held is not used: only a request that was sent on has used its credentials.
+    credentials: isIntended ? base.credentials : [],
     kind,
     timeMs: clock.now(),
     outcome: {

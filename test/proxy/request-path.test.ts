@@ -117,8 +117,9 @@ for (const [shape, send] of Object.entries(shapes)) {
     });
     t.equal(origin.requests.length, 0);
     t.same(
-      path.events.map(({ kind }) => kind),
-      ['refusal'],
+      path.events.map(({ kind, credentials }) => [kind, credentials]),
+      [['refusal', []]],
+      'a credential that was not used is not listed as used',
     );
   });
 
