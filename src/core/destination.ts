@@ -65,5 +65,3 @@ export const hostPort = ({ host, port }: { host: string; port: number }): string
 /** The value of a Host field: without the port when it is the scheme's default (RFC 9110 section 7.2). */
 export const hostField = ({ scheme, host, port }: Destination): string =>
   port === defaultPort(scheme) ? bracketed(host) : hostPort({ host, port });
-
-export const sameDestination = (a: Destination, b: Destination): boolean => a.scheme === b.scheme && a.host === b.host && a.port === b.port;

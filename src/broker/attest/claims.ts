@@ -3,7 +3,7 @@
  * spares a call and names what is wrong. `readKubernetesClaims` makes attributes, so it is called on verified claims only.
  * Shape: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens
  */
-import type { Attributes } from '../../core/evidence.ts';
+import type { Attested, Attributes } from '../../core/evidence.ts';
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import { isJsonObject, type JsonObject } from './strict-json.ts';
@@ -131,7 +131,7 @@ export const checkSubject = (subject: unknown, identity: KubernetesIdentity): vo
 };
 
 /** As documented in core/evidence.ts; what the token does not say is absent. */
-export const attributesOf = (identity: KubernetesIdentity, issuer: string): Attributes => ({
+const attributesOf = (identity: KubernetesIdentity, issuer: string): Attributes => ({
   'kubernetes.namespace': identity.namespace,
   'kubernetes.service_account': identity.serviceAccount,
   'kubernetes.service_account_uid': identity.serviceAccountUid,
@@ -141,4 +141,12 @@ export const attributesOf = (identity: KubernetesIdentity, issuer: string): Attr
   ...(identity.nodeUid === undefined ? {} : { 'kubernetes.node_uid': identity.nodeUid }),
   'token.issuer': issuer,
   'token.subject': subjectOf(identity),
+});
+
+/** What both forms of attestor yield for a verified identity. `issuer` is the configured one. */
+export const attestedAs = (attestor: string, issuer: string, identity: KubernetesIdentity, evidenceExpiresAtMs: number): Attested => ({
+  attestor,
+  attributes: attributesOf(identity, issuer),
+  spiffeSegments: ['ns', identity.namespace, 'sa', identity.serviceAccount],
+  evidenceExpiresAtMs,
 });

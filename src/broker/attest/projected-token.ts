@@ -7,7 +7,7 @@ import { compactVerify } from 'jose';
 import { Fault } from '../../core/fault.ts';
 import type { ProjectedTokenAttestorSettings } from '../../settings/broker.ts';
 import type { Attestor, AttestorDeps } from './attestor.ts';
-import { attributesOf, checkStandardClaims, checkSubject, readKubernetesClaims } from './claims.ts';
+import { attestedAs, checkStandardClaims, checkSubject, readKubernetesClaims } from './claims.ts';
 import type { UnverifiedToken } from './compact-token.ts';
 import { createKeySource } from './key-source.ts';
 
@@ -24,12 +24,7 @@ export const createProjectedTokenAttestor = (settings: ProjectedTokenAttestorSet
       // From here on the claims are verified: they were read from the very bytes that the signature covers.
       const identity = readKubernetesClaims(token.claims);
       checkSubject(token.claims['sub'], identity);
-      return {
-        attestor: name,
-        attributes: attributesOf(identity, issuer),
-        spiffeSegments: ['ns', identity.namespace, 'sa', identity.serviceAccount],
-        evidenceExpiresAtMs: expiresAtMs,
-      };
+      return attestedAs(name, issuer, identity, expiresAtMs);
     },
   };
 };

@@ -8,7 +8,7 @@ import { limits } from '../../core/limits.ts';
 import { outboundFetch } from '../../net/fetch.ts';
 import type { TokenReviewAttestorSettings } from '../../settings/broker.ts';
 import type { Attestor, AttestorDeps } from './attestor.ts';
-import { attributesOf, checkIdentity, checkStandardClaims, checkSubject, type KubernetesIdentity } from './claims.ts';
+import { attestedAs, checkIdentity, checkStandardClaims, checkSubject, type KubernetesIdentity } from './claims.ts';
 import type { UnverifiedToken } from './compact-token.ts';
 import { isJsonObject, type JsonObject } from './strict-json.ts';
 import { readBearerFile, readCaFile } from './trust-files.ts';
@@ -60,13 +60,8 @@ export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings,
       }
       const identity = readUser(status['user']);
       checkSubject(token.claims['sub'], identity);
-      return {
-        attestor: name,
-        // The configured issuer: the API server does not say which of its own it matched.
-        attributes: attributesOf(identity, issuer),
-        spiffeSegments: ['ns', identity.namespace, 'sa', identity.serviceAccount],
-        evidenceExpiresAtMs: expiresAtMs,
-      };
+      // The configured issuer: the API server does not say which of its own it matched.
+      return attestedAs(name, issuer, identity, expiresAtMs);
     },
   };
 };

@@ -6,11 +6,6 @@ import { type ClusterIssuer, startClusterIssuer } from './cluster-issuer.ts';
 import { type Echo, startEcho } from './echo.ts';
 import { type DemoSettings, projectedTokens } from './settings.ts';
 
-export interface StandIns {
-  readonly issuer: ClusterIssuer;
-  readonly echo: Echo;
-}
-
 export interface StandInOptions {
   readonly anyPort: boolean;
   readonly tokenLifetimeMs: number;
