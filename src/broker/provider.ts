@@ -1,28 +1,33 @@
 /**
  * How the broker obtains credentials: one maker a kind. Whatever the kind, a value is checked for what could not be written
- * into a request before anyone gets it (provider/credential.ts), must still be alive, and every asking is counted.
+ * into a request, or shown in a handshake, before anyone gets it (provider/credential.ts), must still be alive, and every
+ * asking is counted.
  * A new kind: a member in core/grant.ts and settings/broker.ts, a file in provider/, a line here, a row in
  * test/conformance/providers.test.ts.
  */
-import { asFault, Fault, type FaultCode } from '../core/fault.ts';
-import type { ProviderKind } from '../core/grant.ts';
+import { asFault, type FaultCode } from '../core/fault.ts';
+import type { CredentialForm, ProviderKind } from '../core/grant.ts';
 import { versionOf } from '../core/version.ts';
 import type { Clock } from '../ops/clock.ts';
 import type { Log } from '../ops/log.ts';
+import type { Authority } from '../pki/authority.ts';
 import type { ProviderSettings } from '../settings/broker.ts';
 import type { TokenIssuer } from './issuer.ts';
 import { checkedCredential, type Obtained } from './provider/credential.ts';
 import { jwt } from './provider/jwt.ts';
 import { oauth2ClientCredentials } from './provider/oauth2-client-credentials.ts';
 import { staticFile } from './provider/static-file.ts';
+import { x509 } from './provider/x509.ts';
 
 export type { Obtained };
 
-/** For whom and for what: part of some credentials (a JWT's subject), ignored by those that all workloads share. */
+/** For whom and for what: part of some credentials (the subject of a JWT), ignored by those that all workloads share. */
 export interface ObtainOptions {
   /** SPIFFE ID. */
   readonly workload: string;
   readonly target: string;
+  /** What its placement takes; core/grant.ts says which provider can give it. */
+  readonly form: CredentialForm;
 }
 
 export interface Provider {
@@ -36,6 +41,8 @@ export interface Provider {
 
 export interface ProviderDeps {
   readonly issuer: Pick<TokenIssuer, 'mint'>;
+  /** Of the trust domain. */
+  readonly authority: Authority;
   readonly clock: Clock;
   readonly log: Log;
   /** Where client secrets named by `env` are; read at every use. */
@@ -50,6 +57,7 @@ const makers: { readonly [K in ProviderKind]: Maker<K> } = {
   jwt,
   oauth2_client_credentials: oauth2ClientCredentials,
   static_file: staticFile,
+  x509,
 };
 
 /** Providers by name. One of `kept` whose settings are the same is kept with the token it holds: a reload costs no token request. */
@@ -79,10 +87,8 @@ const guarded =
     const startedMs = clock.monotonic();
     const count = (result: 'ok' | FaultCode): void => onRequest?.(name, result, (clock.monotonic() - startedMs) / 1000);
     try {
-      const { value, expiresAtMs } = await obtain(options);
-      const checked = { value: checkedCredential(name, value), expiresAtMs };
-      if (!(expiresAtMs > clock.now()))
-        throw new Fault('credential_unavailable', { detail: `Provider ${name} gave a credential that has expired.` });
+      const obtained = await obtain(options);
+      const checked = checkedCredential(obtained, { provider: name, form: options.form, nowMs: clock.now() });
       count('ok');
       return checked;
     } catch (thrown) {

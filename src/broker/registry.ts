@@ -74,10 +74,18 @@ const compileTargets = (
   const providerVersions = new Map(providers.map((provider) => [provider.name, versionOf(provider)]));
   return new Map(
     targets.map((settings) => {
-      const { name, hosts, ports, cleartext, caFile, credentials } = settings;
+      const { name, hosts, ports, cleartext, caFile, protocol, tlsVersionMin, credentials } = settings;
       const trustBundlePem = caFile === undefined ? '' : trustBundles.get(caFile);
       assert.notEqual(trustBundlePem, undefined, `the trust bundle of target ${name} was not read`);
-      const target: Target = { name, hosts, ports, cleartextAllowed: cleartext === 'allowed', trustBundlePem: trustBundlePem as string };
+      const target: Target = {
+        name,
+        hosts,
+        ports,
+        cleartextAllowed: cleartext === 'allowed',
+        trustBundlePem: trustBundlePem as string,
+        protocol,
+        tlsVersionMin,
+      };
       const used = credentials.map(({ provider, placement }) => ({ provider, version: providerVersions.get(provider), placement }));
       return [name, { target, version: versionOf({ target, used }) }];
     }),

@@ -75,7 +75,8 @@ const open = async (settings: BrokerSettings, context: Context): Promise<Omit<Ru
   const { clock, log, metrics, reloadFrom, closers } = context;
   const { store, trustDomain, issuer } = await openState(settings, context);
 
-  const build = (next: BrokerSettings, before?: Built): Built => buildConfiguration(next, { issuer, metrics, clock, log }, before);
+  const deps = { issuer, authority: trustDomain.authority, metrics, clock, log };
+  const build = (next: BrokerSettings, before?: Built): Built => buildConfiguration(next, deps, before);
   const built = build(settings);
   countStaticCredentials(built, metrics);
   const service = createBrokerService(built.configuration, { trustDomain, store, metrics, clock, log });

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, randomBytes } from 'node:crypto';
 import { asFault, Fault } from '../core/fault.ts';
-import type { Grant, PlacedCredential } from '../core/grant.ts';
+import { type CredentialForm, formOf, type Grant, type PlacedCredential } from '../core/grant.ts';
 import { limits } from '../core/limits.ts';
 import { type Decision, decideGrant, type Rule } from '../core/policy.ts';
 import type { Secret } from '../core/secret.ts';
@@ -111,16 +111,17 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
   /** All placements at once; a provider that serves two of them is asked once. */
   const issue = async ({ issued, target, providers }: Decided): Promise<readonly PlacedCredential[]> => {
     const asked = new Map<string, Promise<Obtained>>();
-    const obtain = (provider: Provider): Promise<Obtained> => {
-      const obtained = asked.get(provider.name) ?? provider.obtain({ workload: issued.spiffeId, target: target.name });
-      asked.set(provider.name, obtained);
+    const obtain = (provider: Provider, form: CredentialForm): Promise<Obtained> => {
+      const key = `${form} ${provider.name}`;
+      const obtained = asked.get(key) ?? provider.obtain({ workload: issued.spiffeId, target: target.name, form });
+      asked.set(key, obtained);
       return obtained;
     };
     return Promise.all(
       target.credentials.map(async ({ provider: name, placement }) => {
         const provider = providers.get(name);
         assert(provider, `target ${target.name} names a provider that is there`);
-        const { value, expiresAtMs } = await obtain(provider);
+        const { value, expiresAtMs } = await obtain(provider, formOf(placement));
         return { placement, value, providerKind: provider.kind, provider: name, fingerprint: fingerprintOf(value), expiresAtMs };
       }),
     );

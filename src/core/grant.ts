@@ -8,12 +8,27 @@ export type Placement =
   | { readonly kind: 'basic'; readonly username: string }
   /** `template` has `{credential}` exactly once. */
   | { readonly kind: 'header'; readonly name: string; readonly template: string }
-  | { readonly kind: 'query'; readonly name: string };
+  | { readonly kind: 'query'; readonly name: string }
+  /** Shown in the TLS handshake; nothing is written into the request. */
+  | { readonly kind: 'client_certificate' };
 
 export type PlacementKind = Placement['kind'];
 
-export const providerKinds = ['jwt', 'oauth2_client_credentials', 'static_file'] as const;
+/** What a credential is: text for a field or a parameter, or a certificate chain with its private key, PEM. */
+export type CredentialForm = 'text' | 'certificate';
+
+export const formOf = (placement: Placement): CredentialForm => (placement.kind === 'client_certificate' ? 'certificate' : 'text');
+
+export const providerKinds = ['jwt', 'oauth2_client_credentials', 'static_file', 'x509'] as const;
 export type ProviderKind = (typeof providerKinds)[number];
+
+/** What a provider can give. */
+export const providerForms: { readonly [K in ProviderKind]: readonly CredentialForm[] } = {
+  jwt: ['text'],
+  oauth2_client_credentials: ['text'],
+  static_file: ['text', 'certificate'],
+  x509: ['certificate'],
+};
 
 export interface PlacedCredential {
   readonly placement: Placement;

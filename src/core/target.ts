@@ -1,3 +1,10 @@
+/** What a target speaks. auto: HTTP/1.1, and HTTP/2 for what needs it (gRPC) or when it is all the target speaks. */
+export const targetProtocols = ['auto', 'http1', 'h2'] as const;
+export type TargetProtocol = (typeof targetProtocols)[number];
+
+export const tlsVersions = ['TLSv1.2', 'TLSv1.3'] as const;
+export type TlsVersion = (typeof tlsVersions)[number];
+
 /** A destination service, as the broker tells proxies of it. */
 export interface Target {
   readonly name: string;
@@ -8,6 +15,8 @@ export interface Target {
   readonly cleartextAllowed: boolean;
   /** PEM of the authorities its certificate must chain to; '' for the proxy's trust store. */
   readonly trustBundlePem: string;
+  readonly protocol: TargetProtocol;
+  readonly tlsVersionMin: TlsVersion;
 }
 
 export interface TargetSnapshot {

@@ -15,14 +15,19 @@ export interface SvidOptions {
   readonly publicKey: KeyObject;
   /** Names and addresses for clients that know nothing of SPIFFE. */
   readonly hosts?: readonly string[];
+  /** What it is good for; both unless given. */
+  readonly usages?: readonly ('serverAuth' | 'clientAuth')[];
   readonly nowMs: number;
   readonly lifetimeMs: number;
 }
 
-export const issueSvid = (authority: Authority, { spiffeId, hosts = [], ...rest }: SvidOptions): IssuedCertificate =>
+export const issueSvid = (
+  authority: Authority,
+  { spiffeId, hosts = [], usages = ['serverAuth', 'clientAuth'], ...rest }: SvidOptions,
+): IssuedCertificate =>
   issueEndEntity(authority, {
     ...rest,
-    extensions: [extendedKeyUsage('serverAuth', 'clientAuth'), subjectAltName(true, { uris: [spiffeId], hosts })],
+    extensions: [extendedKeyUsage(...usages), subjectAltName(true, { uris: [spiffeId], hosts })],
   });
 
 /**

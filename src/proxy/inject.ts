@@ -1,13 +1,18 @@
 /**
  * inject: writes the credentials of a grant into a request. Order is the law here: hop-by-hop fields go first, then every
- * spelling of the places to be written, then each credential is set, never appended. Pure; one of the few callers of reveal().
+ * spelling of the places to be written, then each credential is set, never appended. A client certificate is not written but
+ * becomes a term of the connection. Pure; one of the few callers of reveal().
  */
+import type { Scheme } from '../core/destination.ts';
 import { Fault } from '../core/fault.ts';
-import type { PlacedCredential, Placement, PlacementKind } from '../core/grant.ts';
+import type { Grant, PlacedCredential, Placement, PlacementKind } from '../core/grant.ts';
 import { type HeaderList, sameNameKeys, without, withoutHopByHop, writableValue } from '../core/headers.ts';
+import type { Target } from '../core/target.ts';
+import type { ConnectionTerms } from '../net/outbound.ts';
 import { asPrepared, type Authorized, type Prepared, type Routed } from './exchange.ts';
 import { basic } from './inject/basic.ts';
 import { bearer } from './inject/bearer.ts';
+import { clientCertificateOf, isShown } from './inject/client-certificate.ts';
 import { header } from './inject/header.ts';
 import { query } from './inject/query.ts';
 
@@ -24,7 +29,8 @@ export interface Draft {
   readonly query: string;
 }
 
-const placers: { readonly [K in PlacementKind]: Placer<Extract<Placement, { kind: K }>> } = { bearer, basic, header, query };
+type WrittenKind = Exclude<PlacementKind, 'client_certificate'>;
+const placers: { readonly [K in WrittenKind]: Placer<Extract<Placement, { kind: K }>> } = { bearer, basic, header, query };
 
 const placerOf = (placement: Placement): Placer => {
   const found = (placers as Readonly<Record<string, Placer>>)[placement.kind];
@@ -52,10 +58,11 @@ const answeredHere = sameNameKeys(['host', 'expect']);
 /** Throws credential_invalid when a credential cannot be written. */
 export const inject = (authorized: Authorized): Prepared => {
   const { grant, path, headers, route, ...rest } = authorized;
-  const owned = grant.credentials.flatMap(({ placement }) => placerOf(placement).fields(placement));
+  const written = grant.credentials.filter((credential) => !isShown(credential));
+  const owned = written.flatMap(({ placement }) => placerOf(placement).fields(placement));
   const cleared = without(withoutHopByHop(headers), answeredHere, overriding, sameNameKeys(owned));
   const start: Draft = { headers: cleared, query: path.query };
-  const draft = grant.credentials.reduce(place, start);
+  const draft = written.reduce(place, start);
   return asPrepared({
     accepted: authorized,
     destination: rest.destination,
@@ -63,7 +70,7 @@ export const inject = (authorized: Authorized): Prepared => {
     path: path.path + draft.query,
     headers: draft.headers,
     body: rest.body,
-    trustBundlePem: route.target.trustBundlePem,
+    connection: connectionTo(route.target, grant, rest.destination.scheme),
     isCredentialed: true,
   });
 };
@@ -74,6 +81,23 @@ const place = (draft: Draft, { placement, value }: PlacedCredential): Draft => {
   return placerOf(placement).place(draft, placement, revealed);
 };
 
+const connectionTo = ({ protocol, trustBundlePem, tlsVersionMin }: Target, grant: Grant, scheme: Scheme): ConnectionTerms => ({
+  protocol,
+  trustBundlePem,
+  tlsVersionMin,
+  clientCertificate: clientCertificateOf(grant.credentials, scheme),
+});
+
+/** What passes goes where the program was going, as it would have gone by itself. */
+const passing: ConnectionTerms = { protocol: 'auto', trustBundlePem: '', tlsVersionMin: 'TLSv1.2', clientCertificate: undefined };
+
+/**
+ * HTTP/2 in clear text has no handshake in which a server could choose: a program that speaks it to an address knows what is there, and
+ * what is there may know nothing else.
+ */
+const passingAs = ({ protocol, scheme, originalAddress }: Routed): ConnectionTerms =>
+  protocol === 'h2' && scheme === 'http' && originalAddress !== undefined ? { ...passing, protocol: 'h2' } : passing;
+
 /** pass: what goes on without a credential; only what must not travel is taken off. */
 export const pass = (routed: Routed): Prepared =>
   asPrepared({
@@ -83,6 +107,6 @@ export const pass = (routed: Routed): Prepared =>
     path: routed.path.path + routed.path.query,
     headers: without(withoutHopByHop(routed.headers), answeredHere),
     body: routed.body,
-    trustBundlePem: '',
+    connection: passingAs(routed),
     isCredentialed: false,
   });

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import type { Placement } from '../core/grant.ts';
 import type { Effect } from '../core/policy.ts';
+import type { TargetProtocol, TlsVersion } from '../core/target.ts';
 import { type ListenAddress, listenAddress } from './address.ts';
 import { attestor } from './broker/attestor.ts';
 import { issuer } from './broker/issuer.ts';
@@ -94,7 +95,15 @@ export interface StaticFileProviderSettings {
   readonly recheckMs: number;
 }
 
-export type ProviderSettings = JwtProviderSettings | OAuth2ProviderSettings | StaticFileProviderSettings;
+/** A client certificate of the trust domain, made for each grant. */
+export interface X509ProviderSettings {
+  readonly kind: 'x509';
+  readonly name: string;
+  /** At most 24 hours. */
+  readonly lifetimeMs: number;
+}
+
+export type ProviderSettings = JwtProviderSettings | OAuth2ProviderSettings | StaticFileProviderSettings | X509ProviderSettings;
 
 export interface TargetSettings {
   readonly name: string;
@@ -103,6 +112,8 @@ export interface TargetSettings {
   readonly ports: readonly number[];
   readonly cleartext: 'allowed' | 'refused';
   readonly caFile: string | undefined;
+  readonly protocol: TargetProtocol;
+  readonly tlsVersionMin: TlsVersion;
   readonly credentials: readonly { readonly provider: string; readonly placement: Placement }[];
 }
 

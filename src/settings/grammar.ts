@@ -65,13 +65,22 @@ export const integer = (min: number, max: number) => {
     .max(max, { error });
 };
 
-export const oneOf = <const V extends readonly [string, ...string[]]>(values: V) =>
-  z.enum(values, { error: ({ input }) => refusalOfChoice(input, values) });
+/** `isGuessed`: whether a value that is near one of these is taken for a slip of the pen. Not where every near one means another thing. */
+export const oneOf = <const V extends readonly [string, ...string[]]>(values: V, { isGuessed = true } = {}) =>
+  z.enum(values, { error: ({ input }) => refusalOfChoice(input, values, isGuessed) });
 
-const refusalOfChoice = (input: unknown, values: readonly string[]): string => {
+/** One of several texts that YAML reads as numbers where they stand without quotes: 1.3 is as good as "1.3". */
+export const oneOfNumerals = <const V extends readonly [string, ...string[]]>(values: V) =>
+  z
+    .literal([...values, ...values.map(Number)], {
+      error: ({ input }) => refusalOfChoice(typeof input === 'number' ? String(input) : input, values, false),
+    })
+    .transform((value) => String(value) as V[number]);
+
+const refusalOfChoice = (input: unknown, values: readonly string[], isGuessed = true): string => {
   const write = either(values);
   if (typeof input !== 'string') return refusalOfType(input, { what: '', write }, 'choice');
-  const advice = meant(input, values);
+  const advice = isGuessed ? meant(input, values) : undefined;
   return advice === undefined ? `is not one of those known, write ${write}` : `is not one of ${write}, ${advice}`;
 };
 

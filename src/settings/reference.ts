@@ -5,7 +5,7 @@
  */
 import { limits } from '../core/limits.ts';
 import { either, nearest } from './nearest.ts';
-import type { Path } from './path.ts';
+import { type Path, pathText } from './path.ts';
 import { namePattern } from './text.ts';
 
 export interface Problem {
@@ -73,18 +73,20 @@ const adviceFrom = (names: readonly string[], section: string): string => {
   return `write ${names.length <= 5 ? either(names) : `one of the ${names.length} names there`}, or add it under ${section}`;
 };
 
-/** Listeners of one process that would take each other's port. */
+/** Listeners of one process that would take each other's port. A number alone is a port on 127.0.0.1 and ::1. */
 export const sharedListeners = (document: unknown, paths: readonly Path[]): Problem[] => {
-  const listeners = paths.flatMap((path) => {
-    const value = valueAt(document, ...path);
-    const match = typeof value === 'string' ? /^(.+):([1-9][0-9]{0,4})$/.exec(value) : null;
-    return match ? [{ path, host: match[1] as string, port: match[2] as string }] : [];
-  });
+  const listeners = paths.flatMap((path) => addressesOf(valueAt(document, ...path)).map((address) => ({ path, ...address })));
   const anywhere = (host: string): boolean => host === '0.0.0.0' || host === '[::]';
   return listeners.flatMap(({ path, host, port }, index) => {
     const taken = listeners
       .slice(0, index)
       .find((other) => other.port === port && (other.host === host || anywhere(host) || anywhere(other.host)));
-    return taken ? [{ path, at: 'value' as const, message: `is the port that ${taken.path.join('.')} listens on, write another` }] : [];
+    return taken ? [{ path, at: 'value' as const, message: `is the port that ${pathText(taken.path)} listens on, write another` }] : [];
   });
+};
+
+const addressesOf = (value: unknown): readonly { readonly host: string; readonly port: string }[] => {
+  if (typeof value === 'number') return ['127.0.0.1', '[::1]'].map((host) => ({ host, port: String(value) }));
+  const match = typeof value === 'string' ? /^(.+):([1-9][0-9]{0,4})$/.exec(value) : null;
+  return match ? [{ host: match[1] as string, port: match[2] as string }] : [];
 };

@@ -11,11 +11,11 @@ import { limits } from '../../src/core/limits.ts';
 import { createLog } from '../../src/ops/log.ts';
 import type { OAuth2ProviderSettings } from '../../src/settings/broker.ts';
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts';
-import { createTestAuthority } from '../support/certificates.ts';
+import { createSpiffeAuthority, createTestAuthority } from '../support/certificates.ts';
 
 const canary = 'canary-5f1c9d-client-secret';
 const tokenCanary = 'canary-77aa01-access-token';
-const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments' };
+const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments', form: 'text' } as const;
 
 interface Seen {
   readonly authorization: string | undefined;
@@ -82,7 +82,13 @@ const rig = (settings: Partial<OAuth2ProviderSettings> & { tokenUrl: string }, e
     parameters: {},
     caFile: undefined,
   };
-  const deps = { issuer: { mint: () => Promise.reject(new Error('not for this kind')) }, clock, log, env };
+  const deps = {
+    issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
+    authority: createSpiffeAuthority(),
+    clock,
+    log,
+    env,
+  };
   return { provider: createProviders([{ ...defaults, ...settings }], deps).get('payments') as Provider, clock, lines };
 };
 

@@ -10,7 +10,7 @@ import { Fault } from '../../src/core/fault.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import type { OAuth2ProviderSettings } from '../../src/settings/broker.ts';
-import { createTestAuthority } from '../support/certificates.ts';
+import { createSpiffeAuthority, createTestAuthority } from '../support/certificates.ts';
 
 type Authentication = OAuth2ProviderSettings['clientAuthentication'];
 
@@ -54,6 +54,7 @@ const credentialProvider = (t: Test, settings: Wanted): Provider => {
   const defaults = { kind: 'oauth2_client_credentials', name: 'payments', clientId: 'outrider', scopes: ['read'], parameters: {} } as const;
   const providers = createProviders([{ ...defaults, ...settings, caFile }], {
     issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
+    authority: createSpiffeAuthority(),
     clock: systemClock,
     log: quiet,
     env: { CLIENT_SECRET: `${secret}\n` },
@@ -61,7 +62,7 @@ const credentialProvider = (t: Test, settings: Wanted): Provider => {
   return providers.get('payments') as Provider;
 };
 
-const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments' };
+const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments', form: 'text' } as const;
 
 for (const method of ['client_secret_basic', 'client_secret_post'] as const) {
   await t.test(`${method} gets a token that the server knows, with the scope asked for and the server's lifetime`, async (t) => {

@@ -21,6 +21,8 @@ const target = (name: string, more: Partial<TargetSettings> = {}): TargetSetting
   ports: [443],
   cleartext: 'refused',
   caFile: undefined,
+  protocol: 'auto',
+  tlsVersionMin: 'TLSv1.2',
   credentials: [{ provider: 'own', placement: { kind: 'bearer' } }],
   ...more,
 });
@@ -175,10 +177,11 @@ await t.test('what is intercepted is every target that a rule covers, denied one
 });
 
 await t.test('a snapshot tells a proxy what it must know of a target, and nothing of credentials', (t) => {
-  const one = target('echo', { cleartext: 'allowed', caFile: '/etc/ca.pem', ports: [80, 443] });
+  const more = { protocol: 'h2', tlsVersionMin: 'TLSv1.3' } as const;
+  const one = target('echo', { cleartext: 'allowed', caFile: '/etc/ca.pem', ports: [80, 443], ...more });
   const registry = compile({ targets: [one], policies: [policy('p', rule('r', 'allow'))] }, { '/etc/ca.pem': 'PEM' });
   t.strictSame(registry.snapshotFor(['w']).targets, [
-    { name: 'echo', hosts: ['echo.outrider.test'], ports: [80, 443], cleartextAllowed: true, trustBundlePem: 'PEM' },
+    { name: 'echo', hosts: ['echo.outrider.test'], ports: [80, 443], cleartextAllowed: true, trustBundlePem: 'PEM', ...more },
   ]);
   t.throws(() => compile({ targets: [one] }), { name: 'AssertionError' }, 'a bundle that was not read is a bug');
   t.end();
@@ -206,6 +209,8 @@ await t.test("a version changes with everything that these workloads' decisions 
       targets: [{ ...echo, credentials: [{ provider: 'own', placement: { kind: 'query', name: 'key' } }] }, elsewhere],
     }),
     provider: versionOf({ providers: [{ ...own, audience: 'https://other.outrider.test' }, ...base.providers.slice(1)] }),
+    protocol: versionOf({ targets: [{ ...echo, protocol: 'h2' }, elsewhere] }),
+    'TLS floor': versionOf({ targets: [{ ...echo, tlsVersionMin: 'TLSv1.3' }, elsewhere] }),
     'trust bundle': versionOf({}, 'OTHER'),
     rule: versionOf({ policies: [policy('p', rule('r', 'allow', { workloads: ['w'], targets: ['echo'], methods: ['GET'] })), q] }),
     'rule added': versionOf({ policies: [p, q, policy('new', rule('d', 'deny', { workloads: ['w'], targets: ['echo'] }))] }),

@@ -39,6 +39,8 @@ const settings: RegistrySettings = {
     ports: [443],
     cleartext: 'refused',
     caFile: undefined,
+    protocol: 'auto',
+    tlsVersionMin: 'TLSv1.2',
     credentials: [{ provider: 'one', placement: { kind: 'bearer' } }],
   })),
   policies: [
@@ -199,7 +201,7 @@ await t.test('a grant has the credential, its rules with denials first, where it
     ['not-admin', 'use-echo'],
   );
   t.equal(grant.credentials[0]?.value.reveal(), canary);
-  t.strictSame(asked, [{ name: 'one', workload: demoId, target: 'echo' }]);
+  t.strictSame(asked, [{ name: 'one', workload: demoId, target: 'echo', form: 'text' }]);
   t.match(leases, [
     { grantId: grant.id, workload: demoId, target: 'echo', policy: 'demo-policy', rule: 'use-echo', expiresAtMs: grant.expiresAtMs },
   ]);

@@ -1,5 +1,7 @@
 /** What every provider keeps to, whatever its kind. A new kind: a rig here. */
+import { strict as assert } from 'node:assert';
 import { execFileSync } from 'node:child_process';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,21 +9,24 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { createProviders, type Provider, type ProviderDeps } from '../../src/broker/provider.ts';
 import { type FaultCode, Fault } from '../../src/core/fault.ts';
-import { type ProviderKind, providerKinds } from '../../src/core/grant.ts';
+import { type CredentialForm, type ProviderKind, providerForms, providerKinds } from '../../src/core/grant.ts';
 import { limits } from '../../src/core/limits.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { createLog } from '../../src/ops/log.ts';
 import type { ProviderSettings } from '../../src/settings/broker.ts';
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts';
+import { createSpiffeAuthority } from '../support/certificates.ts';
+import { badBundles, certificateText, keyText, lateBundles, soundBundle } from '../support/client-certificates.ts';
 
 const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments' };
+const forText = { ...use, form: 'text' } as const;
 
-/** Where a kind's values come from, so that the suite can put any value there, or take the source away. */
+/** Where a kind's values come from, so that the suite can put any value there (unless the kind makes its own), or take the source away. */
 interface Source {
   readonly settings: ProviderSettings;
   readonly deps?: Partial<ProviderDeps>;
-  /** Every character is a byte. */
-  readonly give: (value: string) => void;
+  /** Every character is a byte. Undefined for a kind that makes what it gives. */
+  readonly give: ((value: string) => void) | undefined;
   readonly takeAway: () => void;
   /** What becomes of a value before it is judged. */
   readonly read?: (value: string) => string;
@@ -83,6 +88,13 @@ const sources: Readonly<Record<ProviderKind, (t: Test, clock: FakeClock) => Prom
       read: (value) => value.replace(/\r?\n$/, ''),
     };
   },
+  x509: async (_, clock) => ({
+    settings: { kind: 'x509', name: 'it', lifetimeMs: 3_600_000 },
+    // The authority's end is the end of the source.
+    deps: { authority: createSpiffeAuthority(clock.now(), 60_000) },
+    give: undefined,
+    takeAway: () => clock.advance(120_000),
+  }),
 };
 
 const rig = async (t: Test, kind: ProviderKind) => {
@@ -97,6 +109,7 @@ const rig = async (t: Test, kind: ProviderKind) => {
       [source.settings],
       {
         issuer: noIssuer,
+        authority: createSpiffeAuthority(),
         clock,
         log,
         env: { SECRET: 'canary-client' },
@@ -106,16 +119,22 @@ const rig = async (t: Test, kind: ProviderKind) => {
       kept,
     );
   /** By a provider of its own, so that no value is held from before. */
-  const obtain = () => (make().get('it') as Provider).obtain(use);
-  return { ...source, clock, results, lines, log, make, obtain };
+  const obtain = (form: CredentialForm = 'text') => (make().get('it') as Provider).obtain({ ...use, form });
+  const give = (value: string): void => {
+    assert(source.give, 'this kind takes its values from somewhere');
+    source.give(value);
+  };
+  return { ...source, give, clock, results, lines, log, make, obtain };
 };
+
+const gives = (form: CredentialForm): readonly ProviderKind[] => providerKinds.filter((kind) => providerForms[kind].includes(form));
 
 /** The characters a value may have at its ends, and inside: written out here, not taken from the code under test. */
 const visible = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).join('');
 const isWritable = (value: string): boolean =>
   value !== '' && Array.from(value).every((char, i) => visible.includes(char) || (char === ' ' && i > 0 && i < value.length - 1));
 
-for (const kind of providerKinds) {
+for (const kind of gives('text')) {
   await t.test(`${kind}: gives the value as it is, alive and for a bounded time`, async (t) => {
     const { give, obtain, clock, results } = await rig(t, kind);
     give('canary-1 with inner space');
@@ -162,18 +181,6 @@ for (const kind of providerKinds) {
     t.equal((await obtain()).value.reveal().length, limits.credentialBytesMax);
   });
 
-  await t.test(`${kind}: without its source it says credential_unavailable, counted, with a cause for the log`, async (t) => {
-    const { takeAway, obtain, results } = await rig(t, kind);
-    takeAway();
-    const fault = await obtain().then(
-      () => undefined,
-      (thrown: unknown) => thrown,
-    );
-    t.type(fault, Fault);
-    t.match(fault, { code: 'credential_unavailable', cause: Error });
-    t.strictSame(results, ['credential_unavailable']);
-  });
-
   await t.test(`${kind}: a refused value is in no error and no log line`, async (t) => {
     const { give, obtain, lines, log } = await rig(t, kind);
     for (const value of ['canary-\u0000', 'canary-\n\n', `canary-${'x'.repeat(limits.credentialBytesMax)}`]) {
@@ -185,6 +192,80 @@ for (const kind of providerKinds) {
     }
     t.equal(lines.length, 3);
     t.notMatch(lines.join(''), /canary/);
+  });
+
+  await t.test(`${kind}: what is asked for a handshake and is no certificate is refused`, async (t) => {
+    const { give, obtain, results } = await rig(t, kind);
+    give('canary-1');
+    await t.rejects(obtain('certificate'), { code: 'credential_invalid' });
+    t.strictSame(results, ['credential_invalid']);
+  });
+}
+
+for (const kind of gives('certificate')) {
+  await t.test(
+    `${kind}: gives a chain and its key as they are, alive and for a bounded time, and no longer than the leaf lives`,
+    async (t) => {
+      const { give, obtain, clock, results, settings } = await rig(t, kind);
+      if (settings.kind !== 'x509') give(soundBundle(clock.now(), 30_000));
+      const { value, expiresAtMs } = await obtain('certificate');
+      const leaf = new X509Certificate(value.reveal());
+      t.ok(leaf.checkPrivateKey(createPrivateKey(keyText(value.reveal()))), 'leaf first, with its key');
+      t.ok(expiresAtMs > clock.now() && expiresAtMs <= leaf.validToDate.getTime());
+      t.strictSame(results, ['ok']);
+    },
+  );
+
+  await t.test(`${kind}: a certificate is never given where text is asked for`, async (t) => {
+    const { give, obtain, clock, results, settings } = await rig(t, kind);
+    if (settings.kind !== 'x509') give(soundBundle(clock.now()));
+    await t.rejects(obtain('text'), { code: 'credential_invalid' });
+    t.strictSame(results, ['credential_invalid']);
+  });
+}
+
+await t.test(
+  'static_file: what is not a chain and its key, and nothing else, is refused with what is wrong and never with what it is',
+  async (t) => {
+    const { give, obtain, clock, log, lines } = await rig(t, 'static_file');
+    for (const [what, { bundle, detail }] of Object.entries(badBundles(clock.now()))) {
+      give(bundle);
+      const fault = await obtain('certificate').then(
+        () => undefined,
+        (thrown: Fault) => thrown,
+      );
+      t.match(fault, { code: 'credential_invalid', detail }, what);
+      log.error({ error: fault }, 'refused');
+      for (const line of bundle.split('\n').filter((one) => one.length > 40))
+        t.notOk(lines.join('').includes(line), `${what} is not shown`);
+    }
+    for (const [what, bundle] of Object.entries(lateBundles(clock.now()))) {
+      give(bundle);
+      await t.rejects(obtain('certificate'), { code: 'credential_unavailable' }, what);
+    }
+  },
+);
+
+await t.test('static_file: of a certificate file only the chain and the key are granted, in one spelling', async (t) => {
+  const { give, obtain, clock } = await rig(t, 'static_file');
+  const sound = soundBundle(clock.now());
+  give(`Bag Attributes\n  friendlyName: canary-name\n${keyText(sound)}subject=CN\n${certificateText(sound)}`.replaceAll('\n', '\r\n'));
+  t.equal((await obtain('certificate')).value.reveal(), sound);
+});
+
+for (const kind of providerKinds) {
+  const form = providerForms[kind][0] as CredentialForm;
+
+  await t.test(`${kind}: without its source it says credential_unavailable, counted, with a cause for the log`, async (t) => {
+    const { takeAway, obtain, results } = await rig(t, kind);
+    takeAway();
+    const fault = await obtain(form).then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    );
+    t.type(fault, Fault);
+    t.match(fault, { code: 'credential_unavailable', cause: Error });
+    t.strictSame(results, ['credential_unavailable']);
   });
 
   await t.test(`${kind}: a reload with the same settings keeps the provider and what it holds`, async (t) => {
@@ -201,9 +282,15 @@ await t.test('jwt: the audience is the settings, the subject the workload, the l
     asked.push(options);
     return { token: new Secret('a.b.c'), expiresAtMs: Date.now() + 1000 };
   };
-  const deps = { issuer: { mint }, clock: createFakeClock(), log: createLog({ role: 'broker', level: 'silent' }), env: {} };
+  const deps = {
+    issuer: { mint },
+    authority: createSpiffeAuthority(),
+    clock: createFakeClock(),
+    log: createLog({ role: 'broker', level: 'silent' }),
+    env: {},
+  };
   const settings = { kind: 'jwt', name: 'it', audience: 'https://payments.outrider.test', lifetimeMs: 3_600_000 } as const;
-  await (createProviders([settings], deps).get('it') as Provider).obtain(use);
+  await (createProviders([settings], deps).get('it') as Provider).obtain(forText);
   t.strictSame(asked, [{ audience: 'https://payments.outrider.test', subject: use.workload, lifetimeMs: 600_000 }]);
 });
 
@@ -211,21 +298,25 @@ await t.test('static_file: read for every grant, one trailing newline dropped, a
   const { give, make, clock, settings, obtain } = await rig(t, 'static_file');
   const provider = make().get('it') as Provider;
   give('first\n');
-  t.strictSame([(await provider.obtain(use)).value.reveal(), (await provider.obtain(use)).expiresAtMs], ['first', clock.now() + 60_000]);
+  t.strictSame(
+    [(await provider.obtain(forText)).value.reveal(), (await provider.obtain(forText)).expiresAtMs],
+    ['first', clock.now() + 60_000],
+  );
   give('second\r\n');
-  t.equal((await provider.obtain(use)).value.reveal(), 'second');
+  t.equal((await provider.obtain(forText)).value.reveal(), 'second');
   give('third\n\n');
   await t.rejects(obtain(), { code: 'credential_invalid' });
   const fifo = join(t.testdirName, 'fifo');
   execFileSync('mkfifo', [fifo]);
   const deps = {
     issuer: { mint: () => Promise.reject(new Error('no')) },
+    authority: createSpiffeAuthority(),
     clock,
     log: createLog({ role: 'broker', level: 'silent' }),
     env: {},
   };
   for (const file of [t.testdirName, fifo]) {
     const [odd] = createProviders([{ ...settings, file } as ProviderSettings], deps).values();
-    await t.rejects((odd as Provider).obtain(use), { code: 'credential_unavailable' }, 'at once, without waiting for a writer');
+    await t.rejects((odd as Provider).obtain(forText), { code: 'credential_unavailable' }, 'at once, without waiting for a writer');
   }
 });

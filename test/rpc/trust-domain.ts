@@ -92,7 +92,17 @@ export const grantFor = (target: string, o: Partial<Grant> = {}): Grant => ({
 
 export const snapshot = (configurationVersion = 'v1'): TargetSnapshot => ({
   configurationVersion,
-  targets: [{ name: 'echo', hosts: ['echo.outrider.test', '2001:db8::7'], ports: [80, 443], cleartextAllowed: true, trustBundlePem: '' }],
+  targets: [
+    {
+      name: 'echo',
+      hosts: ['echo.outrider.test', '2001:db8::7'],
+      ports: [80, 443],
+      cleartextAllowed: true,
+      trustBundlePem: '',
+      protocol: 'auto',
+      tlsVersionMin: 'TLSv1.2',
+    },
+  ],
 });
 
 /** A broker's handlers that issue under `domain`, by `now`, and grant everything. */

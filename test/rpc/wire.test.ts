@@ -8,6 +8,7 @@ import { Fault } from '../../src/core/fault.ts';
 import type { Grant, Placement } from '../../src/core/grant.ts';
 import { limits } from '../../src/core/limits.ts';
 import type { Decision } from '../../src/core/policy.ts';
+import { targetProtocols, tlsVersions } from '../../src/core/target.ts';
 import { Secret } from '../../src/core/secret.ts';
 import {
   AttestRequestSchema,
@@ -36,6 +37,7 @@ import {
   updateOf,
   WireError,
 } from '../../src/rpc/wire.ts';
+import { badBundles, soundBundle } from '../support/client-certificates.ts';
 import { event, evidence, grantFor, snapshot } from './trust-domain.ts';
 
 const seed = Date.now() & 0x7fffffff;
@@ -61,6 +63,14 @@ const placement: fc.Arbitrary<Placement> = fc.oneof(
   record({ kind: fc.constant('query' as const), name: id }),
 );
 
+const text = record({ placement, value: fc.string({ unit: 'grapheme', minLength: 1 }).map((value) => new Secret(value)) });
+/** Few, because keys are dear. */
+const certificates = [soundBundle(Date.now()), soundBundle(Date.now())];
+const certificate = record({
+  placement: fc.constant<Placement>({ kind: 'client_certificate' }),
+  value: fc.constantFrom(...certificates).map((value) => new Secret(value)),
+});
+
 const grant: fc.Arbitrary<Grant> = record({
   id,
   target: id,
@@ -73,14 +83,9 @@ const grant: fc.Arbitrary<Grant> = record({
   expiresAtMs: timeMs,
   lifetimeMs: fc.integer({ min: 1, max: limits.grantLifetimeMaxMs }),
   credentials: fc.array(
-    record({
-      placement,
-      value: fc.string({ unit: 'grapheme', minLength: 1 }).map((value) => new Secret(value)),
-      providerKind: id,
-      provider: id,
-      fingerprint: id,
-      expiresAtMs: timeMs,
-    }),
+    fc
+      .tuple(fc.oneof(text, certificate), record({ providerKind: id, provider: id, fingerprint: id, expiresAtMs: timeMs }))
+      .map(([what, whence]) => ({ ...what, ...whence })),
   ),
   rules: fc.array(
     record({
@@ -141,6 +146,12 @@ t.test('grants, snapshots, revocations, attestations and events come back as the
     assert.deepEqual(acknowledgementOf(acknowledgementBytes({ bootId: 'boot', through })), { bootId: 'boot', through }),
   );
   t.strictSame(updateOf(snapshotBytes(snapshot())), { kind: 'snapshot', snapshot: snapshot() });
+  for (const protocol of targetProtocols) {
+    for (const tlsVersionMin of tlsVersions) {
+      const one = { ...snapshot(), targets: snapshot().targets.map((target) => ({ ...target, protocol, tlsVersionMin })) };
+      t.strictSame(updateOf(snapshotBytes(one)), { kind: 'snapshot', snapshot: one });
+    }
+  }
   t.strictSame(updateOf(snapshotBytes({ configurationVersion: 'v0', targets: [] })), {
     kind: 'snapshot',
     snapshot: { configurationVersion: 'v0', targets: [] },
@@ -245,6 +256,43 @@ t.test('a credential that this version cannot place fails closed', async (t) => 
   // The bytes of a placement that version 1 does not have: field 9 of the oneof.
   const [before, after] = [bytes(GetGrantResponseSchema, soundGrant), Buffer.from('32070a024a00120178', 'hex')];
   t.throws(() => grantOf(Buffer.concat([before, after])), { code: 'credential_invalid' }, 'a field that is not known');
+});
+
+t.test('a client certificate without a certificate and its private key is refused at receipt, and nothing of it is said', async (t) => {
+  const read = (value: string): Grant =>
+    grantOf(
+      bytes(GetGrantResponseSchema, {
+        ...soundGrant,
+        credentials: [{ ...soundCredential, placement: { kind: { case: 'clientCertificate', value: {} } }, value: Buffer.from(value) }],
+      }),
+    );
+  const sound = certificates[0] as string;
+  t.match(read(sound).credentials[0], { placement: { kind: 'client_certificate' } });
+  t.equal(read(sound).credentials[0]?.value.reveal(), sound);
+  for (const [what, { bundle }] of Object.entries(badBundles(Date.now()))) {
+    try {
+      read(bundle);
+      t.fail(`${what} was taken`);
+    } catch (error) {
+      t.match(error, { name: 'Fault', code: 'credential_invalid' }, what);
+      const said = inspect(error, { depth: 9 });
+      for (const line of bundle.split('\n').filter((one) => one.length > 40)) t.notOk(said.includes(line), `${what} is not shown`);
+    }
+  }
+});
+
+t.test('what a target of another version asks for is read as what comes nearest, and never as a lower TLS floor', async (t) => {
+  const read = (o: object): unknown => {
+    const message = bytes(WatchResponseSchema, {
+      update: { case: 'snapshot', value: { configurationVersion: 'v1', targets: [{ ...soundTarget, ...o }] } },
+    });
+    const update = updateOf(message);
+    assert(update.kind === 'snapshot' && update.snapshot.targets[0]);
+    const { protocol, tlsVersionMin } = update.snapshot.targets[0];
+    return [protocol, tlsVersionMin];
+  };
+  t.strictSame(read({}), ['auto', 'TLSv1.2'], 'a broker that does not know of them');
+  t.strictSame(read({ protocol: 99, tlsVersionMin: 99 }), ['auto', 'TLSv1.3'], 'a broker that knows more than we do');
 });
 
 t.test('an update that is not whole is refused', async (t) => {

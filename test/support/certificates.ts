@@ -1,5 +1,5 @@
 /** Certificates made at run time by our own authority code, for servers that tests start. */
-import { createAuthority } from '../../src/pki/authority.ts';
+import { type Authority, createAuthority } from '../../src/pki/authority.ts';
 import { createKeyPair } from '../../src/pki/key.ts';
 import { issueLeaf } from '../../src/pki/leaf.ts';
 
@@ -8,6 +8,10 @@ export interface ServerFiles {
   readonly cert: string;
   readonly key: string;
 }
+
+/** A trust domain's, as the broker makes it. */
+export const createSpiffeAuthority = (nowMs = Date.now(), lifetimeMs = 30 * 24 * 3_600_000): Authority =>
+  createAuthority({ commonName: 'Outrider outrider.test', key: createKeyPair(), nowMs, lifetimeMs, spiffeTrustDomain: 'outrider.test' });
 
 export interface TestAuthority {
   readonly pem: string;

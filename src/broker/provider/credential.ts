@@ -3,8 +3,10 @@
  * written anywhere (THREATS E-10).
  */
 import { Fault } from '../../core/fault.ts';
+import type { CredentialForm } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
-import type { Secret } from '../../core/secret.ts';
+import { Secret } from '../../core/secret.ts';
+import { ClientCertificateError, readClientCertificate } from '../../pki/client-certificate.ts';
 
 export interface Obtained {
   readonly value: Secret;
@@ -18,17 +20,51 @@ export interface Obtained {
  */
 const writable = /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/;
 
-/** The value itself, or Fault credential_invalid saying in what way it is not one; never what it is. */
-export const checkedCredential = (provider: string, value: Secret): Secret => {
-  const revealed = value.reveal();
-  const problem =
-    revealed === ''
-      ? 'is empty'
-      : revealed.length > limits.credentialBytesMax
-        ? `is longer than ${limits.credentialBytesMax} bytes`
-        : writable.test(revealed)
-          ? undefined
-          : 'has a character other than visible ASCII, or a space at an end';
-  if (problem !== undefined) throw new Fault('credential_invalid', { detail: `The value of provider ${provider} ${problem}.` });
+/** Text for a field or a parameter: the value itself, or Fault credential_invalid saying in what way it is not one; never what it is. */
+export const checkedText = (provider: string, value: Secret): Secret => {
+  if (!writable.test(bounded(provider, value))) throw invalid(provider, 'has a character other than visible ASCII, or a space at an end');
   return value;
 };
+
+/** A certificate chain with its key, and nothing else that stood beside them. It ends with its leaf, whatever the provider says. */
+const checkedCertificate = (provider: string, { value, expiresAtMs }: Obtained, nowMs: number): Obtained => {
+  try {
+    const { pem, notBeforeMs, notAfterMs } = readClientCertificate(bounded(provider, value));
+    if (notBeforeMs > nowMs) throw untimely(provider, 'a certificate that is not valid yet');
+    const reduced = new Secret(pem);
+    // Another form of key may have made it longer.
+    bounded(provider, reduced);
+    return { value: reduced, expiresAtMs: Math.min(expiresAtMs, notAfterMs) };
+  } catch (error) {
+    throw error instanceof ClientCertificateError ? invalid(provider, error.message, error) : error;
+  }
+};
+
+export interface CheckOptions {
+  readonly provider: string;
+  readonly form: CredentialForm;
+  readonly nowMs: number;
+}
+
+/** As it may be granted; or Fault credential_invalid, or credential_unavailable when this is not its time. */
+export const checkedCredential = (obtained: Obtained, { provider, form, nowMs }: CheckOptions): Obtained => {
+  const checked =
+    form === 'certificate'
+      ? checkedCertificate(provider, obtained, nowMs)
+      : { value: checkedText(provider, obtained.value), expiresAtMs: obtained.expiresAtMs };
+  if (!(checked.expiresAtMs > nowMs)) throw untimely(provider, 'a credential that has expired');
+  return checked;
+};
+
+const bounded = (provider: string, value: Secret): string => {
+  const revealed = value.reveal();
+  if (revealed === '') throw invalid(provider, 'is empty');
+  if (revealed.length > limits.credentialBytesMax) throw invalid(provider, `is longer than ${limits.credentialBytesMax} bytes`);
+  return revealed;
+};
+
+const invalid = (provider: string, problem: string, cause?: unknown): Fault =>
+  new Fault('credential_invalid', { detail: `The value of provider ${provider} ${problem}.`, cause });
+
+const untimely = (provider: string, what: string): Fault =>
+  new Fault('credential_unavailable', { detail: `Provider ${provider} gave ${what}.` });

@@ -11,7 +11,7 @@ import { OutboundError, type OutboundFetch, type OutboundReason, outboundFetch }
 import type { OAuth2ProviderSettings } from '../../settings/broker.ts';
 import type { Obtain, ProviderDeps } from '../provider.ts';
 import { clientAuthentication } from './client-authentication.ts';
-import { checkedCredential } from './credential.ts';
+import { checkedText } from './credential.ts';
 import { sharedToken } from './shared-token.ts';
 import { readTokenResponse } from './token-response.ts';
 
@@ -24,7 +24,7 @@ export const oauth2ClientCredentials = (settings: OAuth2ProviderSettings, deps: 
       const answer = readTokenResponse({ ...received, requestedAtMs });
       if ('problem' in answer)
         throw new Fault('credential_unavailable', { detail: `The token endpoint of provider ${name} ${answer.problem}.` });
-      return { ...answer, value: checkedCredential(name, answer.value) };
+      return { ...answer, value: checkedText(name, answer.value) };
     },
     { name, ...deps },
   );

@@ -6,6 +6,7 @@ import { versionOf } from '../../core/version.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
 import type { Metrics } from '../../ops/metrics.ts';
+import type { Authority } from '../../pki/authority.ts';
 import type { BrokerSettings } from '../../settings/broker.ts';
 import { createAttestation } from '../attest.ts';
 import type { ServingCertificate, TokenIssuer } from '../issuer.ts';
@@ -16,6 +17,8 @@ import { readIssuerCertificate, readTrustBundles } from './files.ts';
 
 export interface BuildDeps {
   readonly issuer: Pick<TokenIssuer, 'mint'>;
+  /** Of the trust domain. */
+  readonly authority: Authority;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
@@ -31,7 +34,11 @@ export interface Built {
 }
 
 /** Throws ConfigurationError when a file that the settings name cannot be used. */
-export const buildConfiguration = (settings: BrokerSettings, { issuer, metrics, clock, log }: BuildDeps, before?: Built): Built => {
+export const buildConfiguration = (
+  settings: BrokerSettings,
+  { issuer, authority, metrics, clock, log }: BuildDeps,
+  before?: Built,
+): Built => {
   const trustBundles = readTrustBundles(settings);
   const issuerCertificate = readIssuerCertificate(settings);
   const isSameAttestors = before !== undefined && versionOf(before.settings.attestors) === versionOf(settings.attestors);
@@ -47,6 +54,7 @@ export const buildConfiguration = (settings: BrokerSettings, { issuer, metrics, 
     settings.providers,
     {
       issuer,
+      authority,
       clock,
       log,
       env: process.env,

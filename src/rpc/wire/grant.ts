@@ -1,7 +1,7 @@
 /** Grants as messages. A placement or effect that this version does not know is refused, never guessed: credentials fail closed. */
 import { tokenPattern, writableValue } from '../../core/headers.ts';
 import { Fault } from '../../core/fault.ts';
-import type { Grant, PlacedCredential, Placement } from '../../core/grant.ts';
+import { formOf, type Grant, type PlacedCredential, type Placement } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
 import type { Rule } from '../../core/policy.ts';
 import { Secret } from '../../core/secret.ts';
@@ -13,6 +13,7 @@ import {
   type Placement as PlacementMessage,
   type Rule as RuleMessage,
 } from '../../proto/gen/outrider/v1/broker_pb.js';
+import { ClientCertificateError, readClientCertificate } from '../../pki/client-certificate.ts';
 import { hostsOf, portsOf } from './destination.ts';
 import { decode, durationMs, durationOf, encode, list, need, someText, text, timestampMs, timestampOf, WireError } from './field.ts';
 
@@ -70,15 +71,19 @@ export const grantOf = (bytes: Uint8Array): Grant => {
 
 const unusable = (detail: string): Fault => new Fault('credential_invalid', { detail });
 
-const credentialOf = (message: CredentialMessage): PlacedCredential => ({
+const credentialOf = (message: CredentialMessage): PlacedCredential => {
   // First of all, so that no error after this holds the bytes.
-  value: valueOf(message.value),
-  placement: placementOf(need(message.placement, 'placement')),
-  providerKind: someText(message.providerKind, 'provider_kind'),
-  provider: someText(message.provider, 'provider'),
-  fingerprint: someText(message.fingerprint, 'fingerprint'),
-  expiresAtMs: timestampMs(message.expiresAt, 'expires_at'),
-});
+  const value = valueOf(message.value);
+  const placement = placementOf(need(message.placement, 'placement'));
+  return {
+    value: formOf(placement) === 'certificate' ? certificateOf(value) : value,
+    placement,
+    providerKind: someText(message.providerKind, 'provider_kind'),
+    provider: someText(message.provider, 'provider'),
+    fingerprint: someText(message.fingerprint, 'fingerprint'),
+    expiresAtMs: timestampMs(message.expiresAt, 'expires_at'),
+  };
+};
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -92,6 +97,15 @@ const valueOf = (bytes: Uint8Array): Secret => {
   }
 };
 
+/** No handshake would say as plainly what is wrong with it. */
+const certificateOf = (value: Secret): Secret => {
+  try {
+    return new Secret(readClientCertificate(value.reveal()).pem);
+  } catch (error) {
+    throw error instanceof ClientCertificateError ? unusable(`It ${error.message}.`) : error;
+  }
+};
+
 const placementMessage = (placement: Placement): PlacementMessage['kind'] => {
   switch (placement.kind) {
     case 'bearer':
@@ -102,6 +116,8 @@ const placementMessage = (placement: Placement): PlacementMessage['kind'] => {
       return { case: 'header', value: { $typeName: 'outrider.v1.HeaderPlacement', name: placement.name, template: placement.template } };
     case 'query':
       return { case: 'query', value: { $typeName: 'outrider.v1.QueryPlacement', name: placement.name } };
+    case 'client_certificate':
+      return { case: 'clientCertificate', value: { $typeName: 'outrider.v1.ClientCertificatePlacement' } };
   }
 };
 
@@ -120,6 +136,8 @@ const placementOf = ({ kind }: PlacementMessage): Placement => {
     case 'query':
       if (kind.value.name === '' || kind.value.name.length > limits.requestTargetBytesMax) break;
       return { kind: 'query', name: kind.value.name };
+    case 'clientCertificate':
+      return { kind: 'client_certificate' };
     case undefined:
   }
   throw unusable('The broker places it in a way that this proxy does not know.');

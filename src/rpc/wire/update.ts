@@ -1,7 +1,13 @@
 /** What a watch carries, as messages: snapshots of targets, and revocations. */
 import { limits } from '../../core/limits.ts';
-import type { Target, TargetSnapshot } from '../../core/target.ts';
-import { type Target as TargetMessage, WatchRequestSchema, WatchResponseSchema } from '../../proto/gen/outrider/v1/broker_pb.js';
+import type { Target, TargetProtocol, TargetSnapshot, TlsVersion } from '../../core/target.ts';
+import {
+  type Target as TargetMessage,
+  TargetProtocol as ProtocolMessage,
+  TlsVersion as TlsVersionMessage,
+  WatchRequestSchema,
+  WatchResponseSchema,
+} from '../../proto/gen/outrider/v1/broker_pb.js';
 import { hostsOf, portsOf } from './destination.ts';
 import { decode, encode, list, someText, WireError } from './field.ts';
 
@@ -25,7 +31,13 @@ export const snapshotBytes = ({ configurationVersion, targets }: TargetSnapshot)
       case: 'snapshot',
       value: {
         configurationVersion,
-        targets: targets.map((target) => ({ ...target, hosts: [...target.hosts], ports: [...target.ports] })),
+        targets: targets.map(({ protocol, tlsVersionMin, ...target }) => ({
+          ...target,
+          hosts: [...target.hosts],
+          ports: [...target.ports],
+          protocol: protocolMessages[protocol],
+          tlsVersionMin: tlsVersionMessages[tlsVersionMin],
+        })),
       },
     },
   });
@@ -57,5 +69,30 @@ const targetOf = (message: TargetMessage): Target => {
     ports: portsOf(message.ports),
     cleartextAllowed: message.cleartextAllowed,
     trustBundlePem: message.trustBundlePem,
+    protocol: protocolOf(message.protocol),
+    tlsVersionMin: tlsVersionOf(message.tlsVersionMin),
   };
 };
+
+// A snapshot is taken whole or not at all: one target of a later version must not take the others with it, so that what is not known
+// here is read as what comes nearest.
+
+const protocolMessages: Readonly<Record<TargetProtocol, ProtocolMessage>> = {
+  auto: ProtocolMessage.AUTO,
+  http1: ProtocolMessage.HTTP1,
+  h2: ProtocolMessage.H2,
+};
+
+const protocolOf = (message: ProtocolMessage): TargetProtocol => {
+  if (message === ProtocolMessage.HTTP1) return 'http1';
+  return message === ProtocolMessage.H2 ? 'h2' : 'auto';
+};
+
+const tlsVersionMessages: Readonly<Record<TlsVersion, TlsVersionMessage>> = {
+  'TLSv1.2': TlsVersionMessage.V1_2,
+  'TLSv1.3': TlsVersionMessage.V1_3,
+};
+
+/** A broker that does not say has no higher floor than ours; one that asks for more than we know gets the most we have. */
+const tlsVersionOf = (message: TlsVersionMessage): TlsVersion =>
+  message === TlsVersionMessage.UNSPECIFIED || message === TlsVersionMessage.V1_2 ? 'TLSv1.2' : 'TLSv1.3';

@@ -14,7 +14,7 @@ export const brokerFiles = ({ issuer, attestors, targets, providers }: BrokerSet
 ];
 
 const filesOf = (provider: ProviderSettings): NamedFile[] => {
-  if (provider.kind === 'jwt') return [];
+  if (provider.kind === 'jwt' || provider.kind === 'x509') return [];
   if (provider.kind === 'static_file') return [[`provider ${provider.name}: file`, provider.file]];
   const { name, caFile, clientAuthentication: by } = provider;
   const [key, source] = by.method === 'private_key_jwt' ? ['key', by.key] : ['clientSecret', by.secret];

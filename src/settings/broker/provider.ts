@@ -3,7 +3,13 @@ import * as z from 'zod';
 import { providerKinds } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
 import { url } from '../address.ts';
-import type { JwtProviderSettings, OAuth2ProviderSettings, SecretSource, StaticFileProviderSettings } from '../broker.ts';
+import type {
+  JwtProviderSettings,
+  OAuth2ProviderSettings,
+  SecretSource,
+  StaticFileProviderSettings,
+  X509ProviderSettings,
+} from '../broker.ts';
 import { duration } from '../duration.ts';
 import { keys, list, oneOf, scalar, variant } from '../grammar.ts';
 import { environmentName, filePath, name, printable } from '../text.ts';
@@ -100,4 +106,9 @@ const staticFile = keys(
   '',
 ).transform(({ recheck, ...written }): StaticFileProviderSettings => ({ ...written, recheckMs: recheck }));
 
-export const provider = variant('kind', providerKinds, [jwt, oauth2ClientCredentials, staticFile]);
+const { clientCertificateLifetimeMinMs: minMs, clientCertificateLifetimeMaxMs: maxMs } = limits;
+const x509 = keys({ kind: z.literal('x509'), name, lifetime: duration({ minMs, maxMs, write: '1h' }).default(3_600_000) }, '').transform(
+  ({ lifetime, ...written }): X509ProviderSettings => ({ ...written, lifetimeMs: lifetime }),
+);
+
+export const provider = variant('kind', providerKinds, [jwt, oauth2ClientCredentials, staticFile, x509]);

@@ -1,10 +1,11 @@
 /** How an operator writes a target, and where a credential may be written into a request. */
 import * as z from 'zod';
 import type { Placement } from '../../core/grant.ts';
+import { targetProtocols } from '../../core/target.ts';
 import { sameNameKey, tokenPattern, withoutHopByHop, writableValue } from '../../core/headers.ts';
 import { host, port } from '../address.ts';
 import type { TargetSettings } from '../broker.ts';
-import { keys, list, oneOf, Refusal, scalar, variant } from '../grammar.ts';
+import { keys, list, oneOf, oneOfNumerals, Refusal, scalar, variant } from '../grammar.ts';
 import { filePath, name } from '../text.ts';
 
 /** What says where a message ends, what is in it, or who it is for; hop-by-hop fields besides. */
@@ -37,11 +38,12 @@ const queryName = scalar({ what: 'the name of a query parameter', write: 'letter
   /^[A-Za-z0-9._~-]{1,64}$/.test(text) ? text : undefined,
 );
 
-const placement = variant('kind', ['bearer', 'basic', 'header', 'query'] satisfies readonly Placement['kind'][], [
+const placement = variant('kind', ['bearer', 'basic', 'header', 'query', 'client_certificate'] satisfies readonly Placement['kind'][], [
   keys({ kind: z.literal('bearer') }, ''),
   keys({ kind: z.literal('basic'), username }, ''),
   keys({ kind: z.literal('header'), name: fieldName, template: template.default(mark) }, ''),
   keys({ kind: z.literal('query'), name: queryName }, ''),
+  keys({ kind: z.literal('client_certificate') }, ''),
 ]).transform((written): Placement => written);
 
 const credential = keys({ provider: name, placement }, '{provider: NAME, placement: {kind: bearer}}');
@@ -53,7 +55,9 @@ export const target = keys(
     ports: list(port, { write: '[443]', min: 1 }).default([443]),
     cleartext: oneOf(['allowed', 'refused']).default('refused'),
     caFile: filePath('/etc/outrider/target-ca.pem').optional(),
+    protocol: oneOf(targetProtocols, { isGuessed: false }).default('auto'),
+    tlsVersionMin: oneOfNumerals(['1.2', '1.3']).default('1.2'),
     credentials: list(credential, { write: '[{provider: NAME, placement: {kind: bearer}}]', min: 1 }),
   },
   '{name: orders, hosts: [api.example.com], credentials: [{provider: NAME, placement: {kind: bearer}}]}',
-).transform(({ caFile, ...written }): TargetSettings => ({ ...written, caFile }));
+).transform(({ caFile, tlsVersionMin, ...written }): TargetSettings => ({ ...written, caFile, tlsVersionMin: `TLSv${tlsVersionMin}` }));

@@ -223,7 +223,7 @@ export declare type Credential = Message<"outrider.v1.Credential"> & {
   value: Uint8Array;
 
   /**
-   * The provider's kind and name, for evidence: "jwt", "oauth2_client_credentials", "static_file".
+   * The provider's kind and name, for evidence: "jwt", "oauth2_client_credentials", "static_file", "x509".
    *
    * @generated from field: string provider_kind = 3;
    */
@@ -284,6 +284,12 @@ export declare type Placement = Message<"outrider.v1.Placement"> & {
      */
     value: QueryPlacement;
     case: "query";
+  } | {
+    /**
+     * @generated from field: outrider.v1.ClientCertificatePlacement client_certificate = 5;
+     */
+    value: ClientCertificatePlacement;
+    case: "clientCertificate";
   } | { case: undefined; value?: undefined };
 };
 
@@ -365,6 +371,21 @@ export declare type QueryPlacement = Message<"outrider.v1.QueryPlacement"> & {
  * Use `create(QueryPlacementSchema)` to create a new message.
  */
 export declare const QueryPlacementSchema: GenMessage<QueryPlacement>;
+
+/**
+ * Shown in the TLS handshake with the target, never written into a request. The credential is PEM: the certificate chain, leaf first,
+ * and the leaf's private key, unencrypted.
+ *
+ * @generated from message outrider.v1.ClientCertificatePlacement
+ */
+export declare type ClientCertificatePlacement = Message<"outrider.v1.ClientCertificatePlacement"> & {
+};
+
+/**
+ * Describes the message outrider.v1.ClientCertificatePlacement.
+ * Use `create(ClientCertificatePlacementSchema)` to create a new message.
+ */
+export declare const ClientCertificatePlacementSchema: GenMessage<ClientCertificatePlacement>;
 
 /**
  * @generated from message outrider.v1.Rule
@@ -515,6 +536,20 @@ export declare type Target = Message<"outrider.v1.Target"> & {
    * @generated from field: string trust_bundle_pem = 5;
    */
   trustBundlePem: string;
+
+  /**
+   * What the target speaks. Unspecified, or one of a later version: as AUTO.
+   *
+   * @generated from field: outrider.v1.TargetProtocol protocol = 6;
+   */
+  protocol: TargetProtocol;
+
+  /**
+   * The lowest TLS version for connections to it. Unspecified: 1.2. One of a later version: the highest that the proxy knows.
+   *
+   * @generated from field: outrider.v1.TlsVersion tls_version_min = 7;
+   */
+  tlsVersionMin: TlsVersion;
 };
 
 /**
@@ -570,6 +605,63 @@ export enum Effect {
  * Describes the enum outrider.v1.Effect.
  */
 export declare const EffectSchema: GenEnum<Effect>;
+
+/**
+ * @generated from enum outrider.v1.TargetProtocol
+ */
+export enum TargetProtocol {
+  /**
+   * @generated from enum value: TARGET_PROTOCOL_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * HTTP/1.1, and HTTP/2 for what needs it or when it is all the target speaks.
+   *
+   * @generated from enum value: TARGET_PROTOCOL_AUTO = 1;
+   */
+  AUTO = 1,
+
+  /**
+   * @generated from enum value: TARGET_PROTOCOL_HTTP1 = 2;
+   */
+  HTTP1 = 2,
+
+  /**
+   * @generated from enum value: TARGET_PROTOCOL_H2 = 3;
+   */
+  H2 = 3,
+}
+
+/**
+ * Describes the enum outrider.v1.TargetProtocol.
+ */
+export declare const TargetProtocolSchema: GenEnum<TargetProtocol>;
+
+/**
+ * @generated from enum outrider.v1.TlsVersion
+ */
+export enum TlsVersion {
+  /**
+   * @generated from enum value: TLS_VERSION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: TLS_VERSION_V1_2 = 1;
+   */
+  V1_2 = 1,
+
+  /**
+   * @generated from enum value: TLS_VERSION_V1_3 = 2;
+   */
+  V1_3 = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.TlsVersion.
+ */
+export declare const TlsVersionSchema: GenEnum<TlsVersion>;
 
 /**
  * @generated from service outrider.v1.CredentialBroker
