@@ -9,8 +9,10 @@ export const tags = {
   integer: 0x02,
   bitString: 0x03,
   octetString: 0x04,
+  null: 0x05,
   objectIdentifier: 0x06,
   utf8String: 0x0c,
+  bmpString: 0x1e,
   sequence: 0x30,
   set: 0x31,
   utcTime: 0x17,
@@ -32,6 +34,8 @@ export const tlv = (tag: number, ...contents: readonly Uint8Array[]): Buffer => 
 };
 
 export const sequence = (...elements: readonly Uint8Array[]): Buffer => tlv(tags.sequence, ...elements);
+/** SET OF: its elements stand in the order of their encodings (X.690 section 11.6). */
+export const setOf = (...elements: readonly Uint8Array[]): Buffer => tlv(tags.set, ...elements.toSorted(Buffer.compare));
 export const octetString = (content: Uint8Array): Buffer => tlv(tags.octetString, content);
 /** All bits used. */
 export const bitString = (content: Uint8Array): Buffer => tlv(tags.bitString, Buffer.of(0), content);

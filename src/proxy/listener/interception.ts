@@ -1,27 +1,46 @@
 /**
- * The interception authority: made at start, its key in memory only, constrained to the hosts that targets name. It is written
- * (certificate only) to the bundle that programs trust, and never to the proxy's own trust store.
+ * The interception authority: constrained to the hosts that targets name, its key in memory, and in a file of the proxy's own when
+ * it is to survive a restart. Written for programs to trust is its certificate alone, never to the proxy's own trust store.
+ *
+ * A program reads the bundle once. What it read then stays good for the hosts that were permitted then: a new certificate, for other
+ * hosts or after a restart, has the same name and key. A host that came later needs a program that reads the bundle again.
  */
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { limits } from '../../core/limits.ts';
 import type { Clock } from '../../ops/clock.ts';
+import type { Log } from '../../ops/log.ts';
 import { type Authority, createAuthority } from '../../pki/authority.ts';
+import { readCertificate } from '../../pki/certificate.ts';
+import { nameConstraints } from '../../pki/extension.ts';
 import { createKeyPair } from '../../pki/key.ts';
 import { issueLeaf } from '../../pki/leaf.ts';
+import { pemOf } from '../../pki/pem.ts';
+import { createTrustStore, type TrustedCertificate } from '../../pki/pkcs12.ts';
+import { replaceFile } from './interception/replace-file.ts';
+import { aliasOf, authorityNamePrefix, publicRoots } from './interception/roots.ts';
+import { isMemoryBacked, readState, valueOf, writeState } from './interception/state.ts';
+
+export { publicRoots } from './interception/roots.ts';
 
 export interface Interception {
-  /** Names the hosts that may be intercepted from now on; rewrites the bundle when they changed. */
+  /** Names the hosts that may be intercepted from now on; rewrites what programs trust when they changed. */
   readonly permit: (hosts: readonly string[]) => void;
   /** TLS context with a leaf for a permitted host. */
   readonly contextFor: (host: string) => SecureContext;
 }
 
 export interface InterceptionOptions {
+  /** Public roots and the authority, PEM: replaces a program's roots. */
   readonly bundleFile: string;
-  readonly commonName: string;
+  /** The same for Java, PKCS #12. */
+  readonly trustStoreFile?: string | undefined;
+  /** Key and certificate, for the next process of this pod: in a memory-backed volume of the proxy's alone. */
+  readonly stateFile?: string | undefined;
+  /** Tells this authority from those of other pods; it is named `Outrider interception <id>`. */
+  readonly id: string;
   readonly clock: Clock;
+  readonly log: Log;
+  readonly roots?: readonly TrustedCertificate[];
   readonly onMint?: () => void;
 }
 
@@ -30,38 +49,54 @@ interface CachedLeaf {
   readonly renewAtMs: number;
 }
 
-export const createInterception = ({ bundleFile, commonName, clock, onMint }: InterceptionOptions): Interception => {
-  const authorityKey = createKeyPair();
+/** Throws when what programs are to trust cannot be written: a proxy whose interception nobody trusts only breaks them. */
+export const createInterception = (options: InterceptionOptions): Interception => {
+  const { clock, log, onMint } = options;
+  const { create, ...first } = openAuthority(options);
+  const publish = createPublisher(options);
   // One key for all leaves: making one is the dear part, and they live in the same memory.
   const leafKey = createKeyPair();
   const leafKeyPem = leafKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
   const leaves = new Map<string, CachedLeaf>();
-  let authority: Authority | undefined;
-  let permitted = new Set<string>();
+  let permitted: ReadonlySet<string> = new Set();
+  let authority = first.authority;
+  // Before anything is heard from the broker too: what the last process permitted stands meanwhile.
+  publish(authority);
+  let isPublished = true;
+  const { stateFile } = options;
+  if (stateFile !== undefined && !isMemoryBacked(stateFile))
+    log.warn({ file: stateFile }, 'the interception authority is stored on a disk: mount a memory-backed volume there');
+
+  const isCurrent = (): boolean => authority.notAfterMs - clock.now() > limits.interceptionAuthorityLifetimeMs / 2;
+
+  const renew = (): void => {
+    authority = create([...permitted].toSorted());
+    leaves.clear();
+    try {
+      isPublished = false;
+      publish(authority);
+      isPublished = true;
+    } catch (error) {
+      // Programs that have read the old files go on; the next permit tries again.
+      log.error({ error }, 'what programs are to trust could not be written');
+    }
+  };
 
   const mint = (host: string): CachedLeaf => {
-    if (!authority || !permitted.has(host)) throw new TypeError(`no leaf may be made for ${host}`);
+    if (!permitted.has(host)) throw new TypeError(`no leaf may be made for ${host}`);
+    if (!isCurrent()) renew();
     const leaf = issueLeaf(authority, { host, publicKey: leafKey.publicKey, nowMs: clock.now(), lifetimeMs: limits.leafLifetimeMs });
     onMint?.();
-    // The authority goes along: a program may trust it by a copy whose constraints have since changed.
-    const context = createSecureContext({ cert: leaf.pem + authority.certificatePem, key: leafKeyPem, minVersion: 'TLSv1.2' });
+    const isSent = authority.certificateDer.length <= limits.interceptionAuthoritySentBytesMax;
+    const cert = isSent ? leaf.pem + authority.certificatePem : leaf.pem;
+    const context = createSecureContext({ cert, key: leafKeyPem, minVersion: 'TLSv1.2' });
     return { context, renewAtMs: clock.now() + limits.leafLifetimeMs / 2 };
   };
 
   return {
     permit: (hosts) => {
-      const wanted = new Set(hosts);
-      if (authority && wanted.size === permitted.size && hosts.every((host) => permitted.has(host))) return;
-      permitted = wanted;
-      authority = createAuthority({
-        commonName,
-        key: authorityKey,
-        nowMs: clock.now(),
-        lifetimeMs: limits.interceptionAuthorityLifetimeMs,
-        permittedHosts: [...wanted].toSorted(),
-      });
-      leaves.clear();
-      writeBundle(bundleFile, authority.certificatePem);
+      permitted = new Set(hosts);
+      if (!isPublished || !isCurrent() || !isFor(authority, permitted)) renew();
     },
     contextFor: (host) => {
       const known = leaves.get(host);
@@ -75,13 +110,55 @@ export const createInterception = ({ bundleFile, commonName, clock, onMint }: In
   };
 };
 
+interface OpenedAuthority {
+  readonly authority: Authority;
+  /** The same authority, name and key, for these hosts and from now. */
+  readonly create: (hosts: readonly string[]) => Authority;
+}
+
+/** The one that the last process of this pod left, or a new one that permits nothing. */
+const openAuthority = ({ stateFile, id, clock, log }: InterceptionOptions): OpenedAuthority => {
+  const stored = stateFile === undefined ? undefined : readState(stateFile, clock.now());
+  if (stored?.kind === 'refused') {
+    const { reason, cause } = stored;
+    log.warn(
+      { file: stateFile, reason, error: cause },
+      'the stored interception authority is not used: programs that trust it have to be restarted',
+    );
+  }
+  const found = stored?.kind === 'found' ? stored : undefined;
+  const key = found?.authority.key ?? createKeyPair();
+  const commonName = found?.commonName ?? `${authorityNamePrefix} ${id}`;
+  const create = (permittedHosts: readonly string[]): Authority =>
+    createAuthority({ commonName, key, nowMs: clock.now(), lifetimeMs: limits.interceptionAuthorityLifetimeMs, permittedHosts });
+  return { authority: found?.authority ?? create([]), create };
+};
+
+const isFor = ({ certificateDer }: Authority, hosts: ReadonlySet<string>): boolean =>
+  readCertificate(certificateDer)
+    .extension('nameConstraints')
+    ?.equals(valueOf(nameConstraints({ hosts: [...hosts].toSorted() }))) === true;
+
 /**
- * The system's roots and our authority, whole or not at all: variables such as SSL_CERT_FILE replace a program's roots, so the
- * bundle must hold them too (LESSONS 5).
+ * Variables such as SSL_CERT_FILE replace a program's roots, and so does Java's javax.net.ssl.trustStore: what is written holds the
+ * public roots too (LESSONS 5).
  */
-const writeBundle = (file: string, authorityPem: string): void => {
-  mkdirSync(dirname(file), { recursive: true });
-  const temporary = `${file}.${process.pid}.tmp`;
-  writeFileSync(temporary, [...rootCertificates.map((pem) => `${pem.trim()}\n`), authorityPem].join(''), { mode: 0o644 });
-  renameSync(temporary, file);
+const createPublisher = ({ bundleFile, trustStoreFile, stateFile, log, roots = publicRoots(log) }: InterceptionOptions) => {
+  const rootPems = roots.map(({ der }) => pemOf(der)).join('');
+  return (authority: Authority): void => {
+    // First, so that nobody trusts what the next process will not know.
+    if (stateFile !== undefined) store(stateFile, authority, log);
+    replaceFile(bundleFile, rootPems + authority.certificatePem, 0o644);
+    if (trustStoreFile === undefined) return;
+    const der = authority.certificateDer;
+    replaceFile(trustStoreFile, createTrustStore([...roots, { der, alias: aliasOf(authorityNamePrefix, der) }]), 0o644);
+  };
+};
+
+const store = (file: string, authority: Authority, log: Log): void => {
+  try {
+    writeState(file, authority);
+  } catch (error) {
+    log.error({ file, error }, 'the interception authority could not be stored: programs have to be restarted when the proxy is');
+  }
 };
