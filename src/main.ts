@@ -3,24 +3,44 @@
  * like. It loads nothing before the Node floor has been checked, and then one command's code only: a proxy does not carry the
  * broker's memory.
  */
+import { constants } from 'node:os';
 import { nodeComplaint } from '../bin/node-floor.cjs';
 import type { Terminal } from './cli/terminal.ts';
 
-/** As shells report a process that a signal ended: 128 and the signal's number. */
-const interruptedStatus = { SIGINT: 130, SIGTERM: 143 } as const;
+const { signals } = constants;
 
-/** The first signal asks the command to stop; a second one does not wait for it. */
-const stopRequest = (): Promise<void> =>
-  new Promise((resolve) => {
-    let asked = false;
-    const stop = (signal: 'SIGINT' | 'SIGTERM'): void => {
-      if (asked) process.exit(interruptedStatus[signal]);
-      asked = true;
-      resolve();
-    };
-    process.on('SIGINT', stop);
-    process.on('SIGTERM', stop);
-  });
+/**
+ * What a command that stands in for another program passes on to it, besides SIGINT and SIGTERM, which are caught for every command.
+ * Not SIGUSR1: --disable-sigusr1 blocks it, so that it opens no debugger, and then it cannot be caught.
+ */
+const passedSignals = ['SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const;
+
+/** The first signal asks the command to stop; a second one does not wait for it, and exits as shells report it. */
+const catchSignals = (): Required<Pick<Terminal, 'stopRequested' | 'standIn'>> => {
+  const { promise: stopRequested, resolve } = Promise.withResolvers<void>();
+  let asked: NodeJS.Signals | undefined;
+  let passTo: ((signal: NodeJS.Signals) => void) | undefined;
+  const caught = (signal: NodeJS.Signals): void => {
+    if (passTo) return passTo(signal);
+    if (asked) process.exit(128 + signals[signal]);
+    asked = signal;
+    resolve();
+  };
+  process.on('SIGINT', caught);
+  process.on('SIGTERM', caught);
+  return {
+    stopRequested,
+    standIn: ({ signal, exit }) => {
+      passTo = signal;
+      for (const name of passedSignals) process.on(name, caught);
+      process.on('exit', exit);
+      // Opened before the other program inherits it, because opening makes a pipe non-blocking. That nobody reads it is not its end.
+      process.stderr.on('error', () => undefined);
+      if (asked) signal(asked);
+      return process.env;
+    },
+  };
+};
 
 /** A bug leaves the process in a state nobody thought of: say so and end, never limp on. */
 const crash = (error: unknown): void => {
@@ -43,7 +63,7 @@ const start = async (): Promise<number> => {
   const terminal: Terminal = {
     print: (line) => void process.stdout.write(`${line}\n`),
     complain: (line) => void process.stderr.write(`${line}\n`),
-    stopRequested: stopRequest(),
+    ...catchSignals(),
   };
   const { runCommand } = await import('./cli/command.ts');
   return runCommand(process.argv.slice(2), terminal);

@@ -1,6 +1,7 @@
 /** argv → one command, loaded only when it is asked for. */
 import { readFileSync } from 'node:fs';
 import { nearest } from '../settings/nearest.ts';
+import { notRunStatus, splitAtCommand } from './command-line.ts';
 import { commandHelp, type CommandName, commandNames, overview } from './help.ts';
 import { packagedFile } from './packaged.ts';
 import { type Command, type Terminal, UsageError } from './terminal.ts';
@@ -9,6 +10,8 @@ const commands: Readonly<Record<CommandName, () => Promise<Command>>> = {
   broker: async () => (await import('./role.ts')).runBroker,
   collector: async () => (await import('./role.ts')).runCollector,
   proxy: async () => (await import('./role.ts')).runProxy,
+  run: async () => (await import('./run.ts')).runRun,
+  steer: async () => (await import('./steer.ts')).runSteer,
   demo: async () => (await import('./demo.ts')).runDemo,
   check: async () => (await import('./check.ts')).runCheck,
   events: async () => (await import('./events.ts')).runEvents,
@@ -23,12 +26,12 @@ const unknown = (name: string): string => {
   return `There is no command ${JSON.stringify(name.slice(0, 64))}${meant === undefined ? '' : `; did you mean ${meant}`}?`;
 };
 
-const usage = (terminal: Terminal, sentence: string, help: string): number => {
+const usage = (terminal: Terminal, sentence: string, help: string, status = 2): number => {
   terminal.complain(`${sentence}\nSee "${help}".`);
-  return 2;
+  return status;
 };
 
-/** Yields the exit status: 0 well, 1 failed, 2 wrong arguments. */
+/** Yields the exit status: 0 well, 1 failed, 2 wrong arguments; of `run`, what its help says. */
 export const runCommand = async (argv: readonly string[], terminal: Terminal): Promise<number> => {
   const [name = '--help', ...args] = argv;
   if (name === '--help' || name === '-h' || name === 'help') {
@@ -40,7 +43,8 @@ export const runCommand = async (argv: readonly string[], terminal: Terminal): P
     return 0;
   }
   if (!isCommand(name)) return usage(terminal, unknown(name), 'outrider --help');
-  if (args.includes('--help') || args.includes('-h')) {
+  const own = name === 'run' ? splitAtCommand(args).own : args;
+  if (own.includes('--help') || own.includes('-h')) {
     terminal.print(commandHelp(name));
     return 0;
   }
@@ -48,7 +52,8 @@ export const runCommand = async (argv: readonly string[], terminal: Terminal): P
     const command = await commands[name]();
     return await command(args, terminal);
   } catch (error) {
-    if (error instanceof UsageError) return usage(terminal, `${error.message}.`, `outrider ${name} --help`);
+    if (error instanceof UsageError)
+      return usage(terminal, `${error.message}.`, `outrider ${name} --help`, name === 'run' ? notRunStatus : 2);
     throw error;
   }
 };

@@ -35,7 +35,7 @@ const configFile = (args: readonly string[], role: Role): string => {
 };
 
 /** Settings of the role, or undefined after the reasons have been printed. */
-const settingsFor = <R extends Role>(role: R, file: string, terminal: Terminal): Extract<AnySettings, { kind: R }> | undefined => {
+export const settingsFor = <R extends Role>(role: R, file: string, terminal: Terminal): Extract<AnySettings, { kind: R }> | undefined => {
   try {
     const settings = readSettings(file);
     if (settings.kind === role) return settings as Extract<AnySettings, { kind: R }>;
@@ -83,7 +83,7 @@ const run = async (role: Role, terminal: Terminal, start: () => Promise<Started>
 /** Requests in flight have their time, and after them the events that tell of them; what is still open then ends with the process. */
 export const closeTimeoutMs = limits.drainTimeoutMs + limits.eventFlushTimeoutMs;
 
-const closedInTime = async (running: Running): Promise<void> => {
+export const closedInTime = async (running: Running): Promise<void> => {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, closeTimeoutMs);

@@ -8,6 +8,14 @@ export interface Terminal {
   readonly complain: (line: string) => void;
   /** Settles at the first SIGINT or SIGTERM. */
   readonly stopRequested: Promise<void>;
+  /** For a command that stands in for another program: from now on it is told of every signal, and nothing else is done with them. */
+  readonly standIn?: (listeners: StandIn) => Readonly<NodeJS.ProcessEnv>;
+}
+
+export interface StandIn {
+  readonly signal: (signal: NodeJS.Signals) => void;
+  /** The process ends now, be it by a bug; only what is done at once is done. */
+  readonly exit: () => void;
 }
 
 /** Runs until done or asked to stop; yields the exit status. Throws UsageError for arguments that make no sense. */

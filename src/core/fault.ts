@@ -49,7 +49,7 @@ const row = (
 // biome-ignore format: a table reads best as a table
 export const faults = {
   // The request itself
-  request_malformed: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The request is not valid HTTP/1.1.', 'Correct the request; the connection was closed.'),
+  request_malformed: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The request is not valid HTTP.', 'Correct the request; the connection was closed.'),
   framing_invalid: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The request frames its body in a conflicting or unusual way.', 'Send one Content-Length or one "Transfer-Encoding: chunked"; the connection was closed.'),
   path_ambiguous: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The path can be read in more than one way.', 'Send the path without dot segments, empty segments, backslashes, ";" or encoded separators.'),
   authority_invalid: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The destination is missing or not a valid host and port.', 'Send exactly one Host with a plain host name or address.'),
@@ -58,7 +58,6 @@ export const faults = {
   request_timeout: row(408, 'DEADLINE_EXCEEDED', 'client', true, 'http_request_error', 'The request did not arrive in time.', 'Send the header block without pauses.'),
   expectation_failed: row(417, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The Expect field asks for something other than 100-continue.', 'Send "Expect: 100-continue" or no Expect.'),
   headers_too_large: row(431, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The header block is larger than this proxy accepts.', 'Send fewer or shorter fields (100 fields, 32 KiB, request target 8 KiB).'),
-  upgrade_unsupported: row(501, 'UNIMPLEMENTED', 'client', false, 'http_request_denied', 'Protocol upgrades are not carried yet.', 'Use plain HTTP for this target.'),
   client_closed: row(499, 'CANCELLED', 'client', true, 'http_request_error', 'The program closed the connection before the answer was complete.', 'Nothing: this is recorded, not sent.'),
   overloaded: row(503, 'RESOURCE_EXHAUSTED', 'outrider', true, 'connection_limit_reached', 'Too many requests are waiting for this target.', 'Retry after a pause; ask for more connections if it stays.'),
 
@@ -108,7 +107,10 @@ export const faults = {
   target_tls_failed: row(502, 'UNAVAILABLE', 'target', true, 'tls_protocol_error', 'The TLS handshake with the target failed.', 'Ask the owner of the target which TLS versions it offers.'),
   target_closed: row(502, 'UNAVAILABLE', 'target', true, 'connection_terminated', 'The target closed the connection before it answered.', 'Retry if the request may be repeated.'),
   target_timeout: row(504, 'DEADLINE_EXCEEDED', 'target', true, 'http_response_timeout', 'The target did not answer in time.', 'Retry if the request may be repeated.'),
-  target_malformed: row(502, 'UNAVAILABLE', 'target', false, 'http_protocol_error', 'The target answered with something that is not valid HTTP/1.1.', 'Ask the owner of the target.'),
+  target_malformed: row(502, 'UNAVAILABLE', 'target', false, 'http_protocol_error', 'The target answered with something that is not valid HTTP.', 'Ask the owner of the target.'),
+  target_protocol: row(502, 'FAILED_PRECONDITION', 'target', false, 'http_protocol_error', 'The target does not speak the protocol that this request needs.', 'Ask the platform team to compare the protocol of the target with what the service speaks: gRPC needs HTTP/2, upgrades need HTTP/1.1.'),
+  upstream_proxy_unreachable: row(502, 'UNAVAILABLE', 'target', true, 'destination_unavailable', 'The proxy on the way to the target cannot be reached.', 'Ask the platform team to check upstream.proxy.'),
+  upstream_proxy_refused: row(502, 'UNAVAILABLE', 'target', false, 'connection_refused', 'The proxy on the way to the target refused the connection.', 'Ask the platform team to check the rules and the credentials of upstream.proxy.'),
   target_truncated: row(502, 'UNAVAILABLE', 'target', true, 'http_response_incomplete', 'The target broke off in the middle of its answer.', 'Retry if the request may be repeated; what arrived is not complete.'),
 
   // Us

@@ -16,6 +16,15 @@ export const limits = {
   clientHandshakeTimeoutMs: 5_000,
   /** After CONNECT was answered: how long until the first byte says whether it is TLS. */
   firstByteTimeoutMs: 10_000,
+  /**
+   * Transparent mode, on a port that a target names: a program that is silent for this long waits for the server to speak first (SMTP,
+   * MySQL), and its connection passes. TLS and HTTP programs speak within a millisecond of connecting.
+   */
+  serverFirstAfterMs: 300,
+  /** From such a program's first byte to the end of its ClientHello or HTTP head; past it the connection passes. */
+  peekTimeoutMs: 3_000,
+  /** A ClientHello with post-quantum key shares has 2 KiB; OpenSSL takes up to 128 KiB. A longer one passes. */
+  clientHelloBytesMax: 32 * 1024,
   /** An idle kept-alive connection from the program: above common client pools (90 s in Go), so that they close first. */
   clientKeepAliveTimeoutMs: 95_000,
   /** No byte either way on a request or response body. Not a total: a body may take as long as it moves. */
@@ -29,13 +38,44 @@ export const limits = {
   clientConnectionsMax: 4_096,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
   earlyAnswerDrainMs: 1_000,
-  /** What a tunnel may be idle for, both ways. */
-  tunnelIdleTimeoutMs: 3_600_000,
+  /** Silence on a connection until TCP asks whether the other end is still there: no stream is cut for being quiet, dead peers are found. */
+  tcpKeepAliveDelayMs: 60_000,
+  /** Streams at a time on a program's HTTP/2 connection. */
+  clientH2StreamsMax: 256,
+  /** What one such connection may hold in memory, in MB as node:http2 counts: some streams with full windows. */
+  clientH2SessionMemoryMaxMb: 32,
+  /** Bytes a program may send on a stream before they are read, and on all of a connection's. */
+  clientH2WindowBytes: 256 * 1024,
+  clientH2SessionWindowBytes: 1024 * 1024,
+  /** Entries in one SETTINGS frame; the registry has some ten. */
+  clientH2SettingsMax: 32,
+  /** Invalid frames, and streams refused for being too many, before the connection is ended. */
+  clientH2InvalidFramesMax: 100,
+  clientH2RejectedStreamsMax: 100,
+  /** Streams a program may open and reset at once, and then a second, before the connection is ended (CVE-2023-44487). */
+  clientH2ResetBurst: 1_000,
+  clientH2ResetsPerSecond: 100,
 
   // Targets -------------------------------------------------------------------------------------------------------
   /** TCP connect to a target, every address tried included. */
   targetConnectTimeoutMs: 5_000,
   targetHandshakeTimeoutMs: 5_000,
+  /** Between one address that has not answered yet and the next one tried beside it (RFC 8305 section 5's default). */
+  targetConnectPauseMs: 250,
+  /**
+   * How long a connection to a target is silent before the kernel asks whether it is still there, how often it asks then, and how many
+   * questions stay unanswered: silence is never an end, a peer that is gone is found in 135 s, an outage of a minute is survived.
+   */
+  targetProbeDelayMs: 60_000,
+  targetProbeIntervalMs: 15_000,
+  targetProbesMax: 5,
+  /**
+   * Under TLS 1.3 a target says only after the handshake that it insists on a client certificate: waited for where it asked for one and
+   * none is configured, and nowhere else. One round trip, generously.
+   */
+  clientCertificateVerdictMs: 500,
+  /** From CONNECT to the answer of the proxy on the way, which resolves and connects in between: above our own two deadlines for that. */
+  upstreamProxyAnswerTimeoutMs: 15_000,
   /** First byte of the response head. Long, because model inference thinks before it answers. */
   targetHeadersTimeoutMs: 300_000,
   /** Kept-alive idle time; below common servers' 5 s so that we close first and do not race them. */
@@ -46,6 +86,28 @@ export const limits = {
   targetQueueMax: 4_096,
   /** Different targets' pools kept open. */
   targetPoolsMax: 256,
+  /** Idle connections kept for exchanges that wait for 100 or may end in trailers: uploads, which come a few at a time. */
+  targetSpareConnectionsMax: 8,
+  /** Sets of authorities and client certificates kept ready for TLS; the system's roots cost about a mebibyte each time. */
+  targetTrustContextsMax: 64,
+  /** How long a body waits for 100 before it is sent anyway (RFC 9110 section 10.1.1: not indefinitely); curl waits as long. */
+  targetContinueTimeoutMs: 1_000,
+  /** How long it is remembered that a target's TLS refuses HTTP/1.1, or HTTP/2: each relearning costs one handshake. */
+  targetProtocolLearnedMs: 600_000,
+  /** HTTP/2 sessions with one target: more streams than fit wait. */
+  targetSessionsMax: 16,
+  /** Streams on one session, where the target would allow more: so that one lost connection ends no more than these. */
+  targetSessionStreamsMax: 250,
+  /** A session without streams; below the 60 s of common load balancers. */
+  targetSessionIdleTimeoutMs: 50_000,
+  /** What one session may hold in memory, in MB as node:http2 counts. */
+  targetSessionMemoryMaxMb: 64,
+  /** Bytes that a target may send ahead of a program that reads slowly: on one stream, on one session. */
+  targetStreamWindowBytes: 512 * 1024,
+  targetSessionWindowBytes: 4 * 1024 * 1024,
+  /** A session whose streams are silent is asked whether it lives; gRPC servers end sessions that ask more often than every 5 min. */
+  targetPingIntervalMs: 330_000,
+  targetPingTimeoutMs: 20_000,
   dnsTimeoutMs: 5_000,
   dnsAnswersMax: 16,
   /** Informational (1xx) responses before the final one. */
@@ -53,10 +115,19 @@ export const limits = {
 
   // Interception --------------------------------------------------------------------------------------------------
   /**
-   * The per-pod authority. Programs read their trust bundle once, at their start, so it must outlive any of them; its key is in
-   * this process' memory alone and ends with it.
+   * The per-pod authority's certificate. Programs read their trust bundle once, at their start, so it must outlive any of them. At
+   * half of it a new one is written, by the same key; the key ends with the pod.
    */
   interceptionAuthorityLifetimeMs: 365 * 24 * 3_600_000,
+  /** A stored authority with less than this left is made anew: programs that read the bundle now may run for weeks. */
+  interceptionAuthorityRemainderMs: 30 * 24 * 3_600_000,
+  /** The file it is stored in: 20,000 host names are within it. */
+  interceptionStateBytesMax: 4 * 1024 * 1024,
+  /**
+   * The authority's certificate goes along with a leaf up to this size. It grows with the hosts it names, nobody needs it to verify,
+   * and programs bound what they take in a handshake: Java 32 KiB, Go 64 KiB at times, OpenSSL 100 KiB.
+   */
+  interceptionAuthoritySentBytesMax: 8 * 1024,
   /** One leaf. */
   leafLifetimeMs: 3_600_000,
   /** Certificates are back-dated by this much, for clocks that run behind. */
@@ -149,6 +220,9 @@ export const limits = {
   tokenLifetimeDefaultMs: 300_000,
   /** No token is kept longer, whatever its endpoint says, so that a changed client secret takes effect within a day. */
   tokenLifetimeMaxMs: 24 * 3_600_000,
+  /** A minted client certificate: long enough to serve while it is renewed, and no longer than an SVID may be. */
+  clientCertificateLifetimeMinMs: 5 * 60_000,
+  clientCertificateLifetimeMaxMs: 24 * 3_600_000,
   /** A failed token request is remembered this long, so that a thousand waiting workloads do not each repeat it. */
   tokenFailedCacheMs: 1_000,
 
@@ -180,6 +254,16 @@ export const limits = {
   eventStoreRetryMs: 500,
   /** One stored event; the longest that passes the gRPC message limit, with every byte escaped. */
   eventLineBytesMax: 6 * 1024 * 1024,
+
+  // A proxy around one command (outrider run) --------------------------------------------------------------------
+  /** How long a command waits for its proxy, unless told: a broker that restarts is back by then. */
+  runReadyTimeoutMs: 30_000,
+  /** When the wait is explained: a start takes well under a second, and a person wonders after a few. */
+  runProgressAfterMs: 3_000,
+  /** The last lines of the proxy's log that are kept while a command waits, to be shown when it cannot be run; they repeat. */
+  runHeldLogLinesMax: 3,
+  /** A file of roots that the user trusts; the largest in use are below 1 MiB. */
+  trustFileBytesMax: 8 * 1024 * 1024,
 
   // Everything ----------------------------------------------------------------------------------------------------
   /** Different values of one metric label; further ones are counted as "other". */

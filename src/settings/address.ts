@@ -38,6 +38,12 @@ export const listenAddress = scalar(listenWords, (text) => {
   return readAddress(text, 0);
 });
 
+export const loopbackAddress = listenAddress.superRefine(({ host, port }, context) => {
+  if (isLoopback(host)) return;
+  const message = `is not a loopback address: a proxy that others can reach must ask them for a password or a client certificate, and this version cannot, write 127.0.0.1:${port}`;
+  context.addIssue({ code: 'custom', message });
+});
+
 /** Yields an address and port that are dialled as they are, without DNS. */
 export const dialAddress = scalar(
   { what: 'an address to dial', write: 'an IP address and a port, such as 127.0.0.1:15443 or [::1]:15443' },

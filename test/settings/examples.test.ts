@@ -5,7 +5,7 @@ import t from 'tap';
 import { parseSpiffeId } from '../../src/core/spiffe-id.ts';
 import type { BrokerSettings } from '../../src/settings/broker.ts';
 import type { CollectorSettings } from '../../src/settings/collector.ts';
-import { readSettings, type Settings } from '../../src/settings/document.ts';
+import { parseSettings, readSettings, type Settings } from '../../src/settings/document.ts';
 import type { ProxySettings } from '../../src/settings/proxy.ts';
 
 const config = join(import.meta.dirname, '../../config');
@@ -100,10 +100,11 @@ t.test('the example for a cluster shows every kind there is', async (t) => {
   const cluster = sets[2]?.broker;
   const kinds = (values: readonly { kind: string }[] = []): string[] => [...new Set(values.map(({ kind }) => kind))].toSorted();
   t.same(kinds(cluster?.attestors), ['projected_token', 'token_review']);
-  t.same(kinds(cluster?.providers), ['jwt', 'oauth2_client_credentials', 'static_file']);
+  t.same(kinds(cluster?.providers), ['jwt', 'oauth2_client_credentials', 'static_file', 'x509']);
   t.same(kinds(cluster?.targets.flatMap(({ credentials }) => credentials.map(({ placement }) => placement))), [
     'basic',
     'bearer',
+    'client_certificate',
     'header',
     'query',
   ]);
@@ -121,7 +122,29 @@ t.test('a default that an example names in a comment is the default', async (t) 
   t.equal(commented('broker.yaml', 'keyLifetime'), `${(laptop?.broker.issuer.keyLifetimeMs ?? 0) / 3_600_000}h`);
   t.equal(commented('broker.yaml', 'keyOverlap'), `${(laptop?.broker.issuer.keyOverlapMs ?? 0) / 3_600_000}h`);
   t.equal(commented('broker.yaml', 'svidLifetime'), `${(laptop?.broker.svidLifetimeMs ?? 0) / 3_600_000}h`);
+  t.equal(commented('broker.yaml', 'protocol'), laptop?.broker.targets[0]?.protocol);
+  t.equal(`TLSv${commented('broker.yaml', 'tlsVersionMin')}`, laptop?.broker.targets[0]?.tlsVersionMin);
   t.equal(commented('proxy.yaml', 'eventQueueMax'), String(laptop?.proxy.eventQueueMax));
   t.equal(commented('proxy.yaml', 'unmatchedPrivateAddresses'), laptop?.proxy.upstream.unmatchedPrivateAddresses);
   t.equal(commented('proxy.yaml', 'level'), laptop?.proxy.log.level);
+});
+
+t.test('what the example for a laptop leaves in comments is valid when it is not', async (t) => {
+  const text = readFileSync(join(config, 'examples/proxy.yaml'), 'utf8');
+  // A comment that is a key or an item; prose has neither at its start, but for the two words it explains.
+  const whole = text.replaceAll(/^( *)# ((?: *- \{| *(?!required|best_effort)[A-Za-z]+:).*)$/gm, '$1$2');
+  const proxy = parseSettings(whole, 'proxy.yaml') as ProxySettings;
+  t.match(proxy, {
+    transparent: { port: 15_008 },
+    routes: [{ to: { scheme: 'https', host: 'echo.outrider.test', port: 443 } }],
+    interception: { stateFile: String },
+    upstream: { proxy: { scheme: 'http', host: 'proxy.corp.example', port: 3_128, noProxy: ['.internal.example', '10.0.0.0/8'] } },
+  });
+});
+
+t.test('the example for a cluster has every way in, and its route leads to a target', async (t) => {
+  const { proxy, broker } = sets[2] as (typeof sets)[number];
+  t.equal(proxy.transparent?.port, 15_008, 'where "outrider steer install" leads unless told');
+  t.ok(proxy.routes.length > 0);
+  for (const { to } of proxy.routes) t.ok(broker.targets.some(({ hosts, ports }) => hosts.includes(to.host) && ports.includes(to.port)));
 });
