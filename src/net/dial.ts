@@ -1,23 +1,33 @@
 /**
- * Opens a connection to a destination: resolve once, validate every answer, dial a validated address, verify TLS against the
- * canonical name. Nothing else in the proxy resolves or dials.
+ * Opens a connection to a destination: resolve once, validate every answer, dial a validated address (or ask the company's proxy for
+ * it), verify TLS against the canonical name. Nothing else in the proxy resolves or dials.
  */
 import { lookup } from 'node:dns/promises';
-import { connect, isIP, type Socket } from 'node:net';
-import { connect as connectTls, type SecureContext, type TLSSocket } from 'node:tls';
+import { isIP, type Socket } from 'node:net';
+import { createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import type { Destination } from '../core/destination.ts';
-import { Fault } from '../core/fault.ts';
+import { asFault, Fault, type FaultCode } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
-import { type DialPolicy, dialProblem } from './guard.ts';
+import { type ProxyChain, requestTunnel } from './chain.ts';
+import { type DialAddress, dialTcp, familiesInTurn } from './dial/tcp.ts';
+import { type Alpn, secure, type TlsTerms } from './dial/tls.ts';
+import { type AddressClass, classifyAddress, type DialPolicy, dialProblem } from './guard.ts';
 
-export interface DialAddress {
-  readonly address: string;
-  readonly port: number;
-}
+export type { ProxyChain } from './chain.ts';
+export { type DialAddress, dialTcp } from './dial/tcp.ts';
+export { type Alpn, alertFault, type TlsTerms } from './dial/tls.ts';
 
 export interface Resolver {
-  /** Where to dial for a destination; throws Fault target_unresolved or destination_prohibited. Never empty. */
-  readonly resolve: (destination: Destination, policy: DialPolicy) => Promise<readonly DialAddress[]>;
+  /**
+   * Where to dial for a destination, in that order; throws Fault target_unresolved or destination_prohibited. Never empty.
+   * `fixed`: that address instead of DNS, which only our own listeners are refused for: where a program was going by itself, so
+   * only ever for what carries no credential.
+   */
+  readonly resolve: (destination: Destination, policy: DialPolicy, fixed?: DialAddress) => Promise<readonly DialAddress[]>;
+  /** Whether the operator says where this destination is dialled. */
+  readonly isPinned: (destination: Destination) => boolean;
+  /** Where to dial for the proxy on the way, which the operator names: private and loopback addresses are usual for it. */
+  readonly resolveProxy: (proxy: ProxyChain['proxy']) => Promise<readonly DialAddress[]>;
 }
 
 export interface PinnedAddress {
@@ -34,25 +44,43 @@ export const createResolver = (
   lookupAll: (host: string) => Promise<readonly string[]> = systemLookup,
 ): Resolver => {
   const pinned = new Map(pins.map((pin) => [`${pin.host} ${pin.port}`, { address: pin.address, port: pin.addressPort }]));
+  const pinOf = ({ host, port }: { host: string; port: number }): DialAddress | undefined => pinned.get(`${host} ${port}`);
   const notOwn = (candidate: DialAddress): DialAddress => {
+    if (candidate.address.includes('%')) throw new Fault('destination_prohibited', { detail: zoned });
     if (isOwn(candidate)) throw new Fault('destination_prohibited', { detail: 'It is this proxy itself.' });
     return candidate;
   };
+  const answersFor = async (host: string, problemOf: (address: string) => string | undefined): Promise<readonly string[]> => {
+    const answers = isIP(host) === 0 ? await lookupAll(host) : [host];
+    if (answers.length === 0) throw new Fault('target_unresolved');
+    // One bad answer spoils all: a name that resolves to public and private addresses at once is an attack or a mistake.
+    for (const answer of answers) {
+      const problem = answer.includes('%') ? zoned : problemOf(answer);
+      if (problem !== undefined) throw new Fault('destination_prohibited', { detail: problem });
+    }
+    return familiesInTurn(answers).slice(0, limits.dnsAnswersMax);
+  };
   return {
-    resolve: async ({ host, port }, policy) => {
-      const pin = pinned.get(`${host} ${port}`);
+    resolve: async (destination, policy, fixed) => {
+      const given = fixed ?? pinOf(destination);
+      if (given) return [notOwn(given)];
+      const { host, port } = destination;
+      return (await answersFor(host, (address) => dialProblem(address, policy))).map((address) => notOwn({ address, port }));
+    },
+    isPinned: (destination) => pinOf(destination) !== undefined,
+    resolveProxy: async ({ host, port }) => {
+      const pin = pinOf({ host, port });
       if (pin) return [notOwn(pin)];
-      const answers = isIP(host) === 0 ? await lookupAll(host) : [host];
-      if (answers.length === 0) throw new Fault('target_unresolved');
-      // One bad answer spoils all: a name that resolves to public and private addresses at once is an attack or a mistake.
-      for (const answer of answers) {
-        const problem = dialProblem(answer, policy);
-        if (problem !== undefined) throw new Fault('destination_prohibited', { detail: problem });
-      }
-      return answers.slice(0, limits.dnsAnswersMax).map((address) => notOwn({ address, port }));
+      const answers = await answersFor(host, (address) =>
+        dialProblem(address, { privateAllowed: true, named: classifyAddress(address) === 'loopback' ? [address] : [] }),
+      );
+      return answers.map((address) => notOwn({ address, port }));
     },
   };
 };
+
+/** A zone picks a network interface of this machine (RFC 4007 section 11), which no name of a target may do. */
+const zoned = 'The address is bound to a network interface.';
 
 const systemLookup = async (host: string): Promise<readonly string[]> => {
   let timer: NodeJS.Timeout | undefined;
@@ -69,87 +97,108 @@ const systemLookup = async (host: string): Promise<readonly string[]> => {
   }
 };
 
-/** TCP to the first address that accepts, all within one deadline. Throws target_refused, target_unreachable, target_connect_timeout. */
-export const dialTcp = async (addresses: readonly DialAddress[]): Promise<Socket> => {
-  const deadline = performance.now() + limits.targetConnectTimeoutMs;
-  let failure: unknown;
-  for (const [i, candidate] of addresses.entries()) {
-    // What is left is shared among the addresses still to try, so that a black hole first in line does not eat it all.
-    const budgetMs = (deadline - performance.now()) / (addresses.length - i);
-    if (budgetMs <= 0) break;
+export interface Connection {
+  readonly socket: Socket | TLSSocket;
+  /** What the target chose; '' when it chose nothing, or without TLS. */
+  readonly alpn: Alpn | '';
+}
+
+export interface Dialer {
+  /**
+   * A connection to the destination, over TLS when there are terms for it. `fixed` as for `Resolver.resolve`. Throws what resolving,
+   * TCP and TLS throw, and upstream_proxy_unreachable and upstream_proxy_refused where there is a proxy on the way.
+   */
+  readonly open: (destination: Destination, policy: DialPolicy, tls: TlsTerms | undefined, fixed?: DialAddress) => Promise<Connection>;
+}
+
+export interface DialerOptions {
+  readonly resolver: Resolver;
+  /** The proxy on the way to what is not left out of it; undefined to dial everything directly. */
+  readonly chain: ProxyChain | undefined;
+}
+
+export const createDialer = ({ resolver, chain }: DialerOptions): Dialer => {
+  const throughProxy = chain && proxyTunnels(resolver, chain);
+  const reach = async (destination: Destination, policy: DialPolicy, fixed: DialAddress | undefined): Promise<Socket> => {
+    if (throughProxy === undefined || isDirect(destination, fixed, resolver, chain as ProxyChain))
+      return dialTcp(await resolver.resolve(destination, policy, fixed));
+    // What is an address already is judged here; a name is the proxy's to resolve, which may know names that we do not.
+    const to = fixed ? { host: fixed.address, port: fixed.port } : destination;
+    if (isIP(to.host) !== 0) await resolver.resolve(destination, policy, fixed);
+    return throughProxy(to);
+  };
+  return {
+    open: async (destination, policy, tls, fixed) => {
+      const socket = await reach(destination, policy, fixed);
+      if (!tls) return { socket, alpn: '' };
+      const secured = await secure(socket, destination.host, tls);
+      return { socket: secured, alpn: (secured.alpnProtocol || '') as Alpn | '' };
+    },
+  };
+};
+
+/** What the proxy on the way is left out for: what the operator says, and what only means something on this machine or its link. */
+const isDirect = (destination: Destination, fixed: DialAddress | undefined, resolver: Resolver, { noProxy }: ProxyChain): boolean => {
+  if (noProxy(destination.host) || (fixed !== undefined && noProxy(fixed.address))) return true;
+  return isLocal(fixed?.address ?? destination.host) || (fixed === undefined && resolver.isPinned(destination));
+};
+
+const localClasses: ReadonlySet<AddressClass> = new Set(['loopback', 'link_local', 'metadata']);
+
+/** Names below localhost are loopback addresses wherever they are resolved (RFC 6761 section 6.3). */
+const isLocal = (host: string): boolean => (isIP(host) === 0 ? /(?:^|\.)localhost$/.test(host) : localClasses.has(classifyAddress(host)));
+
+const proxyTunnels = (resolver: Resolver, chain: ProxyChain): ((to: Pick<Destination, 'host' | 'port'>) => Promise<Socket>) => {
+  const { proxy, trustPems } = chain;
+  let secureContext: SecureContext | undefined;
+  let session: Buffer | undefined;
+  const reachProxy = async (): Promise<Socket> => {
     try {
-      return await connectOnce(candidate, budgetMs);
-    } catch (error) {
-      failure = error;
+      const socket = await dialTcp(await resolver.resolveProxy(proxy));
+      if (proxy.scheme === 'http') return socket;
+      secureContext ??= createSecureContext({ ca: [...trustPems], minVersion: 'TLSv1.2' });
+      const onSession = (latest: Buffer): void => void (session = latest);
+      return await secure(socket, proxy.host, { secureContext, alpn: ['http/1.1'], versionMin: 'TLSv1.2', session, onSession });
+    } catch (thrown) {
+      throw proxyFault(asFault(thrown));
     }
-  }
-  throw dialFault(failure);
-};
-
-const connectOnce = ({ address, port }: DialAddress, timeoutMs: number): Promise<Socket> =>
-  new Promise((resolve, reject) => {
-    const socket = connect({ host: address, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
-    const timer = setTimeout(() => {
+  };
+  return async (to) => {
+    const socket = await reachProxy();
+    try {
+      await requestTunnel(socket, to, chain);
+      return socket;
+    } catch (fault) {
+      socket.on('error', () => undefined);
       socket.destroy();
-      reject(Object.assign(new Error(`no connection within ${Math.round(timeoutMs)} ms`), { code: 'ETIMEDOUT' }));
-    }, timeoutMs);
-    const failed = (error: Error): void => {
-      clearTimeout(timer);
-      reject(error);
-    };
-    socket.once('error', failed);
-    socket.once('connect', () => {
-      clearTimeout(timer);
-      socket.off('error', failed);
-      resolve(socket);
-    });
-  });
-
-const dialFault = (cause: unknown): Fault => {
-  const { code } = (cause ?? {}) as { code?: string };
-  if (code === 'ECONNREFUSED') return new Fault('target_refused', { cause });
-  return new Fault(code === 'ETIMEDOUT' || cause === undefined ? 'target_connect_timeout' : 'target_unreachable', { cause });
+      throw fault;
+    }
+  };
 };
 
-/**
- * TLS over a connected socket; the peer must prove `host`. Throws target_certificate_invalid when it does not,
- * target_tls_failed when there is no handshake.
- */
-export const startTls = (socket: Socket, host: string, secureContext: SecureContext): Promise<TLSSocket> =>
-  new Promise((resolve, reject) => {
-    const secured = connectTls({
-      socket,
-      // SNI carries names only (RFC 6066 section 3); an IP literal is checked against the certificate's IP entries.
-      ...(isIP(host) === 0 ? { servername: host } : { host }),
-      secureContext,
-      ALPNProtocols: ['http/1.1'],
-      minVersion: 'TLSv1.2',
-    });
-    const timer = setTimeout(
-      () => secured.destroy(new Error(`no handshake within ${limits.targetHandshakeTimeoutMs} ms`)),
-      limits.targetHandshakeTimeoutMs,
-    );
-    const failed = (cause: Error): void => {
-      clearTimeout(timer);
-      // Node sets authorizationError only when the handshake went through and the certificate did not.
-      const isCertificate = Boolean(secured.authorizationError);
-      const detail = isCertificate ? certificateDetail(secured.authorizationError) : '';
-      socket.destroy();
-      reject(new Fault(isCertificate ? 'target_certificate_invalid' : 'target_tls_failed', { detail, cause }));
-    };
-    secured.once('error', failed);
-    const closed = (): void => failed(new Error('closed during the handshake'));
-    secured.once('close', closed);
-    secured.once('secureConnect', () => {
-      clearTimeout(timer);
-      secured.off('close', closed);
-      secured.off('error', failed);
-      resolve(secured);
-    });
-  });
-
-/** OpenSSL's name for what is wrong (CERT_HAS_EXPIRED, …): nothing that the target chose. */
-const certificateDetail = (error: unknown): string => {
-  const text = String(error);
-  return /^[A-Z_0-9]{3,60}$/.test(text) ? `The check failed with ${text}.` : '';
+/** The same failures as a target's, but the proxy's. */
+const proxyFault = (fault: Fault): Fault => {
+  const detail = proxyDetails[fault.code];
+  return detail === undefined
+    ? fault
+    : new Fault('upstream_proxy_unreachable', { detail: `${detail} ${fault.detail}`.trimEnd(), cause: fault });
 };
+
+const proxyDetails: Partial<Readonly<Record<FaultCode, string>>> = {
+  destination_prohibited: 'It is not dialled.',
+  target_unresolved: 'Its name cannot be resolved.',
+  target_refused: 'It refused the connection.',
+  target_unreachable: 'It cannot be reached.',
+  target_connect_timeout: 'It did not accept the connection in time.',
+  target_certificate_invalid: 'Its certificate is not valid for its name.',
+  target_tls_failed: 'The TLS handshake with it failed.',
+  target_protocol: 'It does not speak HTTP/1.1 over TLS.',
+};
+
+/** TLS over a socket that is connected already, with nothing but the usual terms. */
+export const startTls = (
+  socket: Socket,
+  host: string,
+  secureContext: SecureContext,
+  alpn: readonly Alpn[] = ['http/1.1'],
+): Promise<TLSSocket> => secure(socket, host, { secureContext, alpn, versionMin: 'TLSv1.2' });

@@ -3,6 +3,7 @@
  * Prepared can be sent, so what was not judged and injected cannot leave. No stage sees the HTTP engine: bodies and answers are
  * behind BodySource and ResponseSink.
  */
+import type { Duplex } from 'node:stream';
 import type { AccessEventDraft } from '../core/access-event.ts';
 import { type Destination, hostPort, type Scheme } from '../core/destination.ts';
 import type { Grant } from '../core/grant.ts';
@@ -10,16 +11,18 @@ import type { HeaderList } from '../core/headers.ts';
 import type { Decision } from '../core/policy.ts';
 import type { CanonicalTarget } from '../core/request-target.ts';
 import type { Target } from '../core/target.ts';
+import type { DialAddress } from '../net/dial.ts';
+import type { ConnectionTerms } from '../net/outbound.ts';
 
 /** The names a client gave for where it wants to go, as received; undefined where it gave none. */
 export interface AuthorityClaims {
-  /** CONNECT's request target. */
+  /** What the connection is for: CONNECT's request target, a reverse route's destination, the name found in transparent mode. */
   readonly connect: string | undefined;
   /** TLS server name inside the tunnel. */
   readonly sni: string | undefined;
   /** Authority of an absolute-form request target. */
   readonly absolute: string | undefined;
-  /** The Host field. */
+  /** The Host field or `:authority`. */
   readonly host: string | undefined;
 }
 
@@ -28,15 +31,23 @@ export interface BodySource {
   readonly chunks: AsyncIterable<Uint8Array>;
   /** Bytes read so far. */
   readonly bytes: () => number;
+  /** The trailer fields, once the chunks have ended (RFC 9110 section 6.5). */
+  readonly trailers: () => HeaderList;
 }
 
 /** The program's end of the answer. */
 export interface ResponseSink {
+  /** An interim answer (1xx, never 101); dropped where the program's protocol has none. */
+  readonly informational: (status: number, headers: HeaderList) => void;
   readonly head: (status: number, reason: string, headers: HeaderList) => void;
   /** False: wait for onDrain. */
   readonly write: (chunk: Uint8Array) => boolean;
   readonly onDrain: (resume: () => void) => void;
-  readonly end: () => void;
+  readonly end: (trailers?: HeaderList) => void;
+  /** Answers 101 and joins the program's connection to the target's, with back-pressure; resolves when both are closed. */
+  readonly upgrade: (headers: HeaderList, target: Duplex) => Promise<void>;
+  /** Bytes the program sent after its upgrade. */
+  readonly upgradedBytes: () => number;
   /** Breaks the connection, so that a truncated answer cannot be taken for a whole one. */
   readonly abort: () => void;
   /** Calls back when the program goes away before the answer is complete. */
@@ -55,6 +66,8 @@ export interface Accepted {
   readonly acceptedAtMs: number;
   readonly acceptedAtMonotonic: number;
   readonly traceId: string;
+  /** What the program speaks on this connection; what the target speaks is chosen apart. */
+  readonly protocol: ClientProtocol;
   readonly scheme: Scheme;
   readonly method: string;
   /** Origin-form, as received. */
@@ -62,8 +75,16 @@ export interface Accepted {
   readonly claims: AuthorityClaims;
   readonly headers: HeaderList;
   readonly body: BodySource | undefined;
+  /** The protocol that the program asks to change to (RFC 9110 section 7.8), as received; undefined for an ordinary request. */
+  readonly upgrade: string | undefined;
+  /** The program waits for 100 before it sends its body (RFC 9110 section 10.1.1). */
+  readonly expectsContinue: boolean;
+  /** Where the program's connection was going in transparent mode. Only what passes without a credential is dialled there. */
+  readonly originalAddress: DialAddress | undefined;
   readonly sink: ResponseSink;
 }
+
+export type ClientProtocol = 'http/1.0' | 'http/1.1' | 'h2';
 
 /** Where it goes: a target (to be credentialed) or elsewhere (to be passed without a credential). */
 export interface Routed extends Accepted {
@@ -108,7 +129,8 @@ export interface Prepared {
   /** May hold a credential, never logged. */
   readonly headers: HeaderList;
   readonly body: BodySource | undefined;
-  readonly trustBundlePem: string;
+  /** How the connection to the target is to be: protocol, trust, client certificate. */
+  readonly connection: ConnectionTerms;
   readonly isCredentialed: boolean;
 }
 

@@ -64,7 +64,7 @@ export const createPipeline = (parts: PipelineParts): Pipeline => {
     } catch (thrown) {
       fault = asFault(thrown);
       if (fault.decision) progress = { ...progress, decision: fault.decision };
-      respond(accepted.sink, fault, accepted.id);
+      respond(accepted.sink, fault, accepted);
     } finally {
       conclude(parts, progress, fault, isIntended);
     }
@@ -81,6 +81,7 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
   const { sink, acceptedAtMonotonic } = progress;
   const durationMs = clock.monotonic() - acceptedAtMonotonic;
   const status = sink.status();
+  const requestBytes = progress.upgrade === undefined ? (progress.body?.bytes() ?? 0) : sink.upgradedBytes();
   const isPass = progress.route?.kind === 'pass';
   const kind: EventKind = isIntended ? 'outcome' : isPass && (!fault || wasSent(fault)) ? 'pass' : 'refusal';
   const decision = progress.decision ?? (isPass ? passed : undefined);
@@ -94,7 +95,7 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
     outcome: {
       status,
       fault: fault?.code ?? '',
-      requestBodyBytes: progress.body?.bytes() ?? 0,
+      requestBodyBytes: requestBytes,
       responseBodyBytes: sink.bytes(),
       durationMs,
       timeToFirstByteMs: sink.firstByteAt() === 0 ? 0 : sink.firstByteAt() - acceptedAtMonotonic,
@@ -107,7 +108,7 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
     code_class: `${Math.floor((status || 499) / 100)}xx`,
   });
   metrics.observe('outrider_proxy_stage_duration_seconds', { stage: 'total' }, durationMs / 1000);
-  if (progress.body) metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, progress.body.bytes());
+  if (requestBytes > 0) metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, requestBytes);
   if (sink.bytes() > 0) metrics.add('outrider_proxy_body_bytes_total', { direction: 'response' }, sink.bytes());
   if (isIntended && progress.grant?.credentials.some(({ providerKind }) => providerKind === 'static_file')) {
     metrics.add('outrider_proxy_static_credential_requests_total', { target: base.target });

@@ -4,7 +4,8 @@
  */
 import { STATUS_CODES } from 'node:http';
 import type { Fault, FaultCode } from '../core/fault.ts';
-import type { HeaderField, HeaderList } from '../core/headers.ts';
+import { grpcMessage, grpcStatusCodes, readsGrpcStatus } from '../core/grpc.ts';
+import { type HeaderField, type HeaderList, valuesOf } from '../core/headers.ts';
 import type { ResponseSink } from './exchange.ts';
 
 export interface ProblemResponse {
@@ -55,12 +56,38 @@ export const problemOf = (fault: Fault, requestId: string): ProblemResponse => {
   return { status, reason: STATUS_CODES[status] ?? 'Client Closed Request', headers, body };
 };
 
+/**
+ * The same for a gRPC call: a response of trailers only, whose status a stub understands, with the fault's code in the message
+ * (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses).
+ */
+const grpcProblemOf = (fault: Fault, requestId: string, contentType: string): ProblemResponse => {
+  const { grpc, title, proxyStatus, ask } = fault.row;
+  const { decision } = fault;
+  const rule = decision && decision.rule !== '' ? ` (policy ${decision.policy}, rule ${decision.rule})` : '';
+  const message = `${fault.code}: ${[title, fault.detail, ask].filter((part) => part !== '').join(' ')}${rule} [${requestId}]`;
+  const headers: HeaderField[] = [
+    ['content-type', contentType],
+    ['grpc-status', String(grpcStatusCodes[grpc])],
+    ['grpc-message', grpcMessage(message)],
+    ['proxy-status', `outrider; error=${proxyStatus}; details="${fault.code}"`],
+    ['content-length', '0'],
+  ];
+  return { status: 200, reason: 'OK', headers, body: '' };
+};
+
+/** The request that went wrong: its id, and what says how its sender reads errors. */
+export interface Refused {
+  readonly id: string;
+  readonly headers: HeaderList;
+}
+
 /** Answers with the problem, or, when an answer has begun, breaks it off so that it cannot pass for a whole one. */
-export const respond = (sink: ResponseSink, fault: Fault, requestId: string): void => {
+export const respond = (sink: ResponseSink, fault: Fault, request: Refused): void => {
   if (sink.hasStarted() || fault.code === 'client_closed') return sink.abort();
-  const { status, reason, headers, body } = problemOf(fault, requestId);
+  const [contentType = ''] = readsGrpcStatus(request.headers) ? valuesOf(request.headers, 'content-type') : [];
+  const { status, reason, headers, body } = contentType === '' ? problemOf(fault, request.id) : grpcProblemOf(fault, request.id, contentType);
   sink.head(status, reason, headers);
-  sink.write(Buffer.from(body));
+  if (body !== '') sink.write(Buffer.from(body));
   return sink.end();
 };
 

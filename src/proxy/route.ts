@@ -12,6 +12,8 @@ export interface RoutingTable {
   readonly configurationVersion: string;
   /** `host:port` to target; a map, so that ten thousand targets cost what ten do. */
   readonly byDestination: ReadonlyMap<string, Target>;
+  /** Ports that targets name, and whether one of these targets takes a credential in clear text. */
+  readonly ports: ReadonlyMap<number, { readonly cleartextAllowed: boolean }>;
 }
 
 export const routingTable = ({ configurationVersion, targets }: TargetSnapshot): RoutingTable => {
@@ -28,7 +30,11 @@ export const routingTable = ({ configurationVersion, targets }: TargetSnapshot):
     }
   }
   for (const key of contested) byDestination.delete(key);
-  return { configurationVersion, byDestination };
+  const ports = new Map<number, { cleartextAllowed: boolean }>();
+  for (const { ports: named, cleartextAllowed } of targets) {
+    for (const port of named) ports.set(port, { cleartextAllowed: cleartextAllowed || ports.get(port)?.cleartextAllowed === true });
+  }
+  return { configurationVersion, byDestination, ports };
 };
 
 export interface RoutePolicy {
@@ -70,7 +76,12 @@ export const routeTunnel = (connect: string, table: RoutingTable, policy: RouteP
 const routeOf = (destination: Destination, table: RoutingTable, policy: RoutePolicy): Route => {
   const target = table.byDestination.get(hostPort(destination));
   if (target) return { kind: 'target', target, configurationVersion: table.configurationVersion };
-  if (policy.onUnmatched === 'refuse') throw new Fault('destination_unmatched');
+  return passRoute(policy);
+};
+
+/** For what no target takes. Throws destination_unmatched where nothing else may pass. */
+export const passRoute = ({ onUnmatched }: RoutePolicy): Route & { readonly kind: 'pass' } => {
+  if (onUnmatched === 'refuse') throw new Fault('destination_unmatched');
   return { kind: 'pass' };
 };
 

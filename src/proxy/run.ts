@@ -1,27 +1,28 @@
 /** The proxy role: opens the parts, joins them, closes them in reverse order. No logic of its own. */
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { getCACertificates } from 'node:tls';
 import { Fault } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
-import { createResolver, type DialAddress } from '../net/dial.ts';
+import type { DialAddress } from '../net/dial.ts';
 import { classifyAddress } from '../net/guard.ts';
-import { createOutbound } from '../net/outbound.ts';
 import { startAdmin } from '../ops/admin.ts';
 import { type Clock, systemClock } from '../ops/clock.ts';
 import { type Closer, closeAll, type Running } from '../ops/drain.ts';
 import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
+import { pemOf } from '../pki/pem.ts';
 import { type SvidSource, startSvidSource } from '../rpc/svid-source.ts';
 import type { ProxySettings } from '../settings/proxy.ts';
 import { type BrokerLink, startBrokerLink } from './broker-link.ts';
 import { createEventLog } from './event.ts';
 import { createGrantCache, type GrantCache } from './grant/cache.ts';
 import { type Listener, startListener } from './listener.ts';
-import { createInterception } from './listener/interception.ts';
+import { createInterception, publicRoots } from './listener/interception.ts';
+import { startTransparentListener, type TransparentListener } from './listener/transparent.ts';
 import { createPipeline, reportFault } from './pipeline.ts';
 import { type RoutingTable, routingTable } from './route.ts';
+import { openWayOut } from './run/way-out.ts';
+import { createSteeredHandler } from './transparent.ts';
 import { createTunnelHandler } from './tunnel.ts';
 
 export interface RunningProxy extends Running {
@@ -29,6 +30,8 @@ export interface RunningProxy extends Running {
   readonly admin: AddressInfo;
   /** Resolves when a request now would be treated correctly. */
   readonly ready: () => Promise<void>;
+  /** What is still missing for that, as /readyz says it. */
+  readonly missing: () => readonly string[];
 }
 
 export interface ProxyOptions {
@@ -70,13 +73,15 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     },
   );
 
+  const roots = publicRoots(log);
   const interception = createInterception({
-    bundleFile: settings.interception.bundleFile,
-    commonName: `Outrider interception ${bootId.slice(0, 8)}`,
+    ...settings.interception,
+    id: bootId.slice(0, 8),
+    roots,
     clock,
+    log,
     onMint: () => metrics.add('outrider_proxy_leaves_minted_total', {}),
   });
-  interception.permit([]);
 
   const routing = createRouting();
   const grants: GrantCache = createGrantCache({
@@ -115,10 +120,17 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
   );
 
   let listener: Listener | undefined;
+  let transparent: TransparentListener | undefined;
   const isOwn = ({ address, port }: DialAddress): boolean =>
-    port === listener?.address.port && (address === listener.address.address || classifyAddress(address) === 'loopback');
-  const resolver = createResolver(settings.upstream.resolve, isOwn);
-  const outbound = opened('outbound', createOutbound({ resolver, trustPems: trustOf(settings) }), (part) => part.close());
+    [listener?.address, ...(listener?.routes ?? []), ...(transparent?.addresses ?? [])].some(
+      (own) => own?.port === port && (own.address === address || classifyAddress(address) === 'loopback'),
+    );
+  const { dialer, outbound } = openWayOut(
+    settings,
+    roots.map(({ der }) => pemOf(der)),
+    isOwn,
+  );
+  opened('outbound', outbound, (part) => part.close());
 
   const shared = {
     table: () => routing.table() ?? raise(svids.fault() ?? link.fault() ?? new Fault('not_ready')),
@@ -131,25 +143,29 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
   } as const;
   const pipeline = createPipeline({ ...shared, identity: () => ({ identity: svids.current(), fault: svids.fault() }), grants, outbound });
 
+  const refused = (fault: Fault): void => {
+    reportFault(metrics, fault, { log });
+    metrics.add('outrider_proxy_requests_total', { target: '', decision: 'fault', code_class: `${Math.floor(fault.row.status / 100)}xx` });
+  };
+
   try {
     listener = await startListener({
       ...settings.listen,
+      routes: settings.routes,
       clock,
       handlers: {
         request: pipeline,
-        tunnel: createTunnelHandler({ ...shared, interception, resolver }),
-        refused: (fault) => {
-          reportFault(metrics, fault, { log });
-          metrics.add('outrider_proxy_requests_total', {
-            target: '',
-            decision: 'fault',
-            code_class: `${Math.floor(fault.row.status / 100)}xx`,
-          });
-        },
+        tunnel: createTunnelHandler({ ...shared, interception, dialer }),
+        refused,
       },
       onConnections: (kind, delta) => metrics.add('outrider_proxy_connections', { kind }, delta),
     });
     opened('listener', listener, (part) => part.drain(limits.requestDrainMs));
+    if (settings.transparent) {
+      const handler = createSteeredHandler({ ...shared, interception, dialer });
+      transparent = await startTransparentListener({ ...settings.transparent, clock, listener, handler, refused });
+      opened('transparent listener', transparent, (part) => part.close());
+    }
     const missing = (): string[] => [
       ...(svids.current() ? [] : [`an identity (${(svids.fault() ?? new Fault('not_ready')).code})`]),
       ...(routing.table() ? [] : [`targets from the broker${link.fault() ? ` (${link.fault()?.code})` : ''}`]),
@@ -165,6 +181,7 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
         await svids.ready();
         await routing.ready;
       },
+      missing,
       close: () => closeAll(closers, limits.drainTimeoutMs, log),
     };
   } catch (error) {
@@ -210,9 +227,3 @@ const startSvids = (settings: ProxySettings, { clock, log, random, metrics }: Sv
       if (svid) metrics.set('outrider_proxy_svid_expiry_timestamp_seconds', {}, svid.expiresAtMs / 1000);
     },
   });
-
-/** What targets' certificates may chain to: the system's and Node's roots and the operator's files, never our own authority. */
-const trustOf = ({ upstream }: ProxySettings): string[] => [
-  ...new Set([...getCACertificates('bundled'), ...getCACertificates('system')]),
-  ...upstream.caFiles.map((file) => readFileSync(file, 'utf8')),
-];

@@ -4,12 +4,13 @@
  */
 import { type Destination, hostPort } from '../core/destination.ts';
 import { asFault, type Fault } from '../core/fault.ts';
-import { dialTcp, type Resolver } from '../net/dial.ts';
+import type { Target } from '../core/target.ts';
+import type { Dialer } from '../net/dial.ts';
 import type { Clock } from '../ops/clock.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics } from '../ops/metrics.ts';
 import type { EventLog } from './event.ts';
-import type { Tunnel } from './listener.ts';
+import type { TlsTerms, Tunnel } from './listener.ts';
 import type { Interception } from './listener/interception.ts';
 import { reportFault } from './pipeline.ts';
 import { type RoutePolicy, type RoutingTable, routeTunnel } from './route.ts';
@@ -20,7 +21,7 @@ export interface TunnelParts {
   readonly routePolicy: RoutePolicy;
   readonly unmatchedPrivateAllowed: boolean;
   readonly interception: Interception;
-  readonly resolver: Resolver;
+  readonly dialer: Dialer;
   readonly events: EventLog;
   readonly metrics: Metrics;
   readonly clock: Clock;
@@ -34,20 +35,30 @@ export const createTunnelHandler =
     try {
       const routed = routeTunnel(tunnel.connect, parts.table(), parts.routePolicy);
       destination = routed.destination;
-      if (routed.route.kind === 'target') return tunnel.intercept(destination, parts.interception.contextFor(destination.host));
-      const addresses = await parts.resolver.resolve(destination, dialPolicyOf(routed.route, parts.unmatchedPrivateAllowed));
-      const { fromClientBytes, fromTargetBytes } = await tunnel.splice(await dialTcp(addresses));
-      return conclude(parts, tunnel, destination, undefined, fromClientBytes, fromTargetBytes);
+      if (routed.route.kind === 'target')
+        return tunnel.intercept(destination, tlsTermsFor(routed.route.target, destination, parts.interception));
+      const { socket } = await parts.dialer.open(destination, dialPolicyOf(routed.route, parts.unmatchedPrivateAllowed), undefined);
+      const { fromClientBytes, fromTargetBytes } = await tunnel.splice(socket);
+      return conclude(parts, { ...tunnel, method: 'CONNECT' }, destination, undefined, fromClientBytes, fromTargetBytes);
     } catch (thrown) {
       const fault = asFault(thrown);
       tunnel.refuse(fault);
-      return conclude(parts, tunnel, destination, fault, 0, 0);
+      return conclude(parts, { ...tunnel, method: 'CONNECT' }, destination, fault, 0, 0);
     }
   };
 
-const conclude = (
+/** How TLS is spoken with a program on its way to a target. */
+export const tlsTermsFor = ({ protocol }: Target, { host }: Destination, interception: Interception): TlsTerms => ({
+  secureContext: interception.contextFor(host),
+  prefersH2: protocol === 'h2',
+});
+
+/** What a connection that ended without requests of its own is recorded by. */
+export type Concluded = Pick<Tunnel, 'id' | 'acceptedAtMonotonic' | 'traceId'> & { readonly method: 'CONNECT' | '' };
+
+export const conclude = (
   { events, metrics, clock, log }: TunnelParts,
-  tunnel: Tunnel,
+  tunnel: Concluded,
   destination: Destination | undefined,
   fault: Fault | undefined,
   requestBodyBytes: number,
@@ -64,7 +75,7 @@ const conclude = (
     target: '',
     destination: where,
     scheme: 'tunnel',
-    method: 'CONNECT',
+    method: tunnel.method,
     path: '',
     decision: {
       verdict: fault ? 'deny' : 'pass',
@@ -90,5 +101,5 @@ const conclude = (
   metrics.add('outrider_proxy_requests_total', { target: '', decision, code_class: `${Math.floor(status / 100)}xx` });
   metrics.add('outrider_proxy_body_bytes_total', { direction: 'request' }, requestBodyBytes);
   metrics.add('outrider_proxy_body_bytes_total', { direction: 'response' }, responseBodyBytes);
-  if (fault) reportFault(metrics, fault, { requestId: tunnel.id, destination: where, method: 'CONNECT', log });
+  if (fault) reportFault(metrics, fault, { requestId: tunnel.id, destination: where, method: tunnel.method, log });
 };

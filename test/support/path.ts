@@ -12,7 +12,7 @@ import type { Grant, PlacedCredential } from '../../src/core/grant.ts';
 import type { Rule } from '../../src/core/policy.ts';
 import { Secret } from '../../src/core/secret.ts';
 import type { Target } from '../../src/core/target.ts';
-import { createResolver, type PinnedAddress } from '../../src/net/dial.ts';
+import { createDialer, createResolver, type PinnedAddress } from '../../src/net/dial.ts';
 import { createOutbound } from '../../src/net/outbound.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { createLog } from '../../src/ops/log.ts';
@@ -41,6 +41,8 @@ export const target = (name: string, rest: Partial<Target> = {}): Target => ({
   ports: [80, 443],
   cleartextAllowed: true,
   trustBundlePem: '',
+  protocol: 'auto',
+  tlsVersionMin: 'TLSv1.2',
   ...rest,
 });
 
@@ -94,12 +96,13 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
     close: () => undefined,
   };
   const bundleFile = join(dir, 'ca-bundle.pem');
-  const interception = createInterception({ bundleFile, commonName: 'Outrider interception test', clock });
+  const interception = createInterception({ bundleFile, id: 'test', clock, log });
   const table = routingTable({ configurationVersion: 'c1', targets });
   interception.permit([...new Set(targets.flatMap(({ hosts }) => hosts))]);
   const byName = new Map(targets.map((one) => [one.name, one]));
   const resolver = createResolver(pins);
-  const outbound = createOutbound({ resolver, trustPems: [trustPem] });
+  const dialer = createDialer({ resolver, chain: undefined });
+  const outbound = createOutbound({ dialer, trustPems: [trustPem] });
   const shared = {
     table: () => table,
     routePolicy: { onUnmatched },
@@ -127,7 +130,7 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
     clock,
     handlers: {
       request: pipeline,
-      tunnel: createTunnelHandler({ ...shared, interception, resolver }),
+      tunnel: createTunnelHandler({ ...shared, interception, dialer }),
       refused: (fault) => reportFault(metrics, fault, { log }),
     },
   });

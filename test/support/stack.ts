@@ -117,6 +117,8 @@ export interface ProxyYaml {
   readonly onUnmatched?: string;
   readonly audit?: string;
   readonly eventQueueMax?: number;
+  /** Further names for the origin, whose certificate is for `host` alone. */
+  readonly hosts?: readonly string[];
 }
 
 export const proxyYaml = (
@@ -135,9 +137,12 @@ audit: ${changes.audit ?? 'required'}
 ${changes.eventQueueMax === undefined ? '' : `eventQueueMax: ${changes.eventQueueMax}\n`}upstream:
   caFiles: [${files.originCa}]
   resolve:
-    - { host: ${host}, port: 443, address: "127.0.0.1:${origin.httpsPort}" }
-    - { host: ${host}, port: 80, address: "127.0.0.1:${origin.httpPort}" }
-`;
+${[host, ...(changes.hosts ?? [])]
+  .flatMap((name) => [
+    `    - { host: ${name}, port: 443, address: "127.0.0.1:${origin.httpsPort}" }\n`,
+    `    - { host: ${name}, port: 80, address: "127.0.0.1:${origin.httpPort}" }\n`,
+  ])
+  .join('')}`;
 
 export interface Stack {
   readonly files: StackFiles;

@@ -4,7 +4,7 @@
  * (LESSONS section 5, THREATS F-1 to F-9).
  */
 import { Fault } from '../../core/fault.ts';
-import { badNomination, blockBytes, type HeaderList, sameNameKey, valuesOf } from '../../core/headers.ts';
+import { badNomination, blockBytes, type HeaderList, nominatedBy, sameNameKey, tokenPattern, valuesOf } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import type { Scheme } from '../../core/destination.ts';
 
@@ -21,6 +21,8 @@ export interface Admitted {
   /** The value of Expect was 100-continue. */
   readonly expectsContinue: boolean;
   readonly host: string | undefined;
+  /** The protocols that are asked for, as received; undefined for an ordinary request. */
+  readonly upgrade: string | undefined;
 }
 
 const malformed = (detail: string): Fault => new Fault('request_malformed', { detail });
@@ -46,13 +48,65 @@ export const admit = ({ method, target, httpVersion, headers }: RequestHead): Ad
 
   const nominated = badNomination(headers);
   if (nominated !== undefined) throw malformed('Connection names a field that must not be removed.');
-  const upgrades = valuesOf(headers, 'upgrade').flatMap((value) => value.split(','));
-  if (upgrades.some((protocol) => protocol.trim().toLowerCase() === 'websocket')) throw new Fault('upgrade_unsupported');
-
   const expectations = valuesOf(headers, 'expect');
   if (expectations.length > 1 || expectations.some((value) => value.toLowerCase() !== '100-continue'))
     throw new Fault('expectation_failed');
-  return { hasBody: framing.hasBody, expectsContinue: expectations.length === 1, host: hosts[0] };
+  return { hasBody: framing.hasBody, expectsContinue: expectations.length === 1, host: hosts[0], upgrade: upgradeAsked(httpVersion, headers) };
+};
+
+/**
+ * The protocols to change to (RFC 9110 section 7.8). HTTP/2 by upgrade is deprecated (RFC 9113 section 3.1) and is not one of them:
+ * such a request is answered over HTTP/1.1. Anything that is not a plain list of protocol names is ignored, as the RFC allows.
+ */
+export const upgradeAsked = (httpVersion: string, headers: HeaderList): string | undefined => {
+  const asked = valuesOf(headers, 'upgrade');
+  if (asked.length !== 1 || httpVersion !== '1.1' || !nominatedBy(headers).has('upgrade')) return undefined;
+  const protocols = (asked[0] as string).split(',').map((protocol) => protocol.trim());
+  const isPlain = protocols.every((protocol) => /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:\/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?$/.test(protocol));
+  return isPlain && !protocols.some((protocol) => /^h2c?$/i.test(protocol)) ? protocols.join(', ') : undefined;
+};
+
+export interface AdmittedH2 {
+  readonly method: string;
+  readonly authority: string | undefined;
+  readonly path: string;
+  /** The fields without pseudo-header fields and Host. */
+  readonly headers: HeaderList;
+  readonly expectsContinue: boolean;
+}
+
+/**
+ * The same for a stream of HTTP/2 (RFC 9113 section 8.3), so that what follows cannot tell the difference. nghttp2 has seen to
+ * lower case, connection-specific fields, the order of pseudo-header fields and a Content-Length that is true.
+ */
+export const admitH2 = (raw: HeaderList): AdmittedH2 => {
+  const pseudo = (name: string): string | undefined => {
+    const [value, ...more] = valuesOf(raw, name);
+    if (more.length > 0) throw malformed(`There is more than one ${name}.`);
+    return value;
+  };
+  const [method, path, authority] = [pseudo(':method'), pseudo(':path'), pseudo(':authority')];
+  if (method === 'CONNECT' || method === 'TRACE') throw new Fault('method_refused');
+  if (method === undefined || path === undefined || !tokenPattern.test(method)) throw malformed('A pseudo-header field is missing or not valid.');
+  const fields = raw.filter(([name]) => !name.startsWith(':'));
+  for (const [name, value] of fields) {
+    if (!tokenPattern.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) throw malformed('A field could not be written as HTTP/1.1.');
+  }
+  // As HTTP/1.1 would have it: one set of rules for both.
+  const hosts = valuesOf(fields, 'host');
+  if (authority !== undefined && hosts.some((host) => host.toLowerCase() !== authority.toLowerCase())) throw new Fault('authority_mismatch');
+  const host: HeaderList = authority === undefined || hosts.length > 0 ? [] : [['host', authority]];
+  const admitted = admit({ method, target: path, httpVersion: '1.1', headers: [...host, ...fields] });
+  const headers = withJoinedCookie(fields.filter(([name]) => name !== 'host'));
+  return { method, authority: admitted.host, path, headers, expectsContinue: admitted.expectsContinue };
+};
+
+/** HTTP/2 may split Cookie; elsewhere it is one field (RFC 9113 section 8.2.3). */
+const withJoinedCookie = (headers: HeaderList): HeaderList => {
+  const crumbs = valuesOf(headers, 'cookie');
+  if (crumbs.length < 2) return headers;
+  const first = headers.findIndex(([name]) => name === 'cookie');
+  return headers.flatMap((field, i) => (field[0] !== 'cookie' ? [field] : i === first ? [['cookie', crumbs.join('; ')] as const] : []));
 };
 
 /** RFC 9112 section 6: exactly one Content-Length in its canonical form, or exactly one "chunked", or no body. */

@@ -1,49 +1,26 @@
-/**
- * The program's end of a tunnel that is intercepted: looks at the first byte, speaks TLS when the program does, and plain HTTP when
- * it does not (Node's env-proxy fetch tunnels http:// URLs too; LESSONS 2).
- */
+/** The program's end of TLS: the handshake as server, with a leaf for the name that the connection is for. */
 import type { Socket } from 'node:net';
 import { type SecureContext, TLSSocket } from 'node:tls';
 import { limits } from '../../core/limits.ts';
 
-const tlsHandshakeRecord = 0x16;
+/** What a program may speak after its handshake, by our preference; it must offer one, or gets the alert no_application_protocol (RFC 7301). */
+export type Spoken = 'h2' | 'http/1.1' | 'http/1.0';
 
-/** Whether the first byte begins a TLS handshake; the byte stays in the socket. Undefined when none came in time. */
-export const startsWithTls = (socket: Socket, head: Buffer): Promise<boolean | undefined> => {
-  if (head.length > 0) {
-    socket.unshift(head);
-    return Promise.resolve(head[0] === tlsHandshakeRecord);
-  }
-  return new Promise((resolve) => {
-    const done = (answer: boolean | undefined): void => {
-      clearTimeout(timer);
-      socket.off('readable', look);
-      socket.off('close', gone);
-      resolve(answer);
-    };
-    const look = (): void => {
-      const chunk = socket.read() as Buffer | null;
-      if (chunk === null) return;
-      socket.unshift(chunk);
-      done(chunk[0] === tlsHandshakeRecord);
-    };
-    const gone = (): void => done(undefined);
-    const timer = setTimeout(gone, limits.firstByteTimeoutMs);
-    socket.on('readable', look);
-    socket.once('close', gone);
-  });
-};
+/** HTTP/1.1 unless the program speaks nothing but HTTP/2, or the target needs HTTP/2 (DESIGN section 9). */
+const preferences = (prefersH2: boolean): readonly Spoken[] => (prefersH2 ? ['h2', 'http/1.1', 'http/1.0'] : ['http/1.1', 'http/1.0', 'h2']);
 
-/** By preference. A client that offers none of them (h2 alone) gets the alert no_application_protocol (RFC 7301 section 3.2). */
-const spoken = ['http/1.1', 'http/1.0'];
+export interface TlsTerms {
+  readonly secureContext: SecureContext;
+  readonly prefersH2: boolean;
+}
 
 /** The handshake as server; undefined when it failed or took too long. */
-export const acceptTls = (socket: Socket, secureContext: SecureContext): Promise<TLSSocket | undefined> =>
+export const acceptTls = (socket: Socket, { secureContext, prefersH2 }: TlsTerms): Promise<TLSSocket | undefined> =>
   new Promise((resolve) => {
     const secured = new TLSSocket(socket, {
       isServer: true,
       secureContext,
-      ALPNCallback: ({ protocols }) => spoken.find((one) => protocols.includes(one)),
+      ALPNCallback: ({ protocols }) => preferences(prefersH2).find((one) => protocols.includes(one)),
     });
     const failed = (): void => {
       clearTimeout(timer);
@@ -57,6 +34,8 @@ export const acceptTls = (socket: Socket, secureContext: SecureContext): Promise
     secured.once('secure', () => {
       clearTimeout(timer);
       socket.off('close', failed);
+      // As tls.Server does for its own sockets: node:http2 waits for it.
+      (secured as { secureConnecting?: boolean }).secureConnecting = false;
       resolve(secured);
     });
   });

@@ -1,9 +1,10 @@
 /**
- * A request body of node:http as a BodySource: pulled chunk by chunk, so that a slow target slows the program, with a bound on
- * how long it may stand still and none on how long it takes.
+ * A request body as a BodySource, of either HTTP engine: pulled chunk by chunk, so that a slow target slows the program, with a
+ * bound on how long it may stand still and none on how long it takes.
  */
-import type { IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
 import { Fault } from '../../core/fault.ts';
+import type { HeaderList } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import type { BodySource } from '../exchange.ts';
 
@@ -14,9 +15,20 @@ interface Waiter {
 
 const finished: IteratorResult<Uint8Array> = { done: true, value: undefined };
 
-export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
-  readonly #request: IncomingMessage;
-  readonly #onFirstRead: () => void;
+/** What the body is read from: the engine's stream, and what only the engine knows of it. */
+export interface BodyStream {
+  readonly stream: Readable;
+  /** Whether the request arrived whole. */
+  readonly isComplete: () => boolean;
+  readonly trailers: () => HeaderList;
+  /** The body may stand still: both ends talk when they like (gRPC streams). */
+  readonly mayPause: boolean;
+  /** Called once somebody wants the body: where "100 Continue" is said if the target did not. */
+  readonly onFirstRead: () => void;
+}
+
+export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
+  readonly #source: BodyStream;
   #bytes = 0;
   #isReading = false;
   #isEnded = false;
@@ -24,10 +36,8 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
   #waiter: Waiter | undefined;
   #idle: NodeJS.Timeout | undefined;
 
-  /** `onFirstRead` is where "100 Continue" is said: only once somebody wants the body. */
-  constructor(request: IncomingMessage, onFirstRead: () => void) {
-    this.#request = request;
-    this.#onFirstRead = onFirstRead;
+  constructor(source: BodyStream) {
+    this.#source = source;
   }
 
   get chunks(): AsyncIterable<Uint8Array> {
@@ -36,6 +46,10 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
 
   bytes(): number {
     return this.#bytes;
+  }
+
+  trailers(): HeaderList {
+    return this.#isEnded ? this.#source.trailers() : [];
   }
 
   /** Ends the body with a fault of the connection's own, e.g. framing that turned out bad after its head was sent on. */
@@ -51,8 +65,11 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
     if (this.#failure) return Promise.reject(this.#failure);
     const { promise, resolve, reject } = Promise.withResolvers<IteratorResult<Uint8Array>>();
     this.#waiter = { resolve, reject };
-    this.#idle ??= setTimeout(() => this.fail(new Fault('request_timeout', { detail: 'The body stood still.' })), limits.bodyIdleTimeoutMs);
-    this.#idle.refresh();
+    if (!this.#source.mayPause) {
+      const tooLong = (): void => this.fail(new Fault('request_timeout', { detail: 'The body stood still.' }));
+      this.#idle ??= setTimeout(tooLong, limits.bodyIdleTimeoutMs);
+      this.#idle.refresh();
+    }
     return promise;
   }
 
@@ -66,11 +83,11 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
 
   #start(): void {
     this.#isReading = true;
-    this.#onFirstRead();
-    this.#request.on('readable', this.#settle);
-    this.#request.on('end', this.#onEnd);
-    this.#request.on('close', this.#onClose);
-    this.#request.on('error', this.#onClose);
+    this.#source.onFirstRead();
+    this.#source.stream.on('readable', this.#settle);
+    this.#source.stream.on('end', this.#onEnd);
+    this.#source.stream.on('close', this.#onClose);
+    this.#source.stream.on('error', this.#onClose);
   }
 
   readonly #onEnd = (): void => {
@@ -79,12 +96,12 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
   };
 
   readonly #onClose = (): void => {
-    if (!this.#request.complete) this.fail(new Fault('client_closed'));
+    if (!this.#source.isComplete()) this.fail(new Fault('client_closed'));
   };
 
   #take(): IteratorResult<Uint8Array> | undefined {
     if (this.#failure) return undefined;
-    const chunk = this.#request.read() as Buffer | null;
+    const chunk = this.#source.stream.read() as Buffer | null;
     if (chunk !== null) {
       this.#bytes += chunk.length;
       return { done: false, value: chunk };
@@ -110,8 +127,8 @@ export class NodeBody implements BodySource, AsyncIterator<Uint8Array> {
   #release(): void {
     clearTimeout(this.#idle);
     this.#idle = undefined;
-    this.#request.off('readable', this.#settle);
-    this.#request.off('end', this.#onEnd);
-    this.#request.off('close', this.#onClose);
+    this.#source.stream.off('readable', this.#settle);
+    this.#source.stream.off('end', this.#onEnd);
+    this.#source.stream.off('close', this.#onClose);
   }
 }

@@ -1,0 +1,250 @@
+/**
+ * The engine for HTTP/1.1 exchanges that undici cannot carry: `Expect: 100-continue`, chunked request bodies (they may have trailers)
+ * and upgrades. node:http over our own connections; one request at a time on each.
+ */
+import { Agent, type AgentOptions, type ClientRequest, type IncomingMessage, request as startRequest } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { hostField } from '../../core/destination.ts';
+import { asFault, Fault } from '../../core/fault.ts';
+import { fromRaw, toRaw } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
+import type { OutboundRequest } from '../outbound.ts';
+import { type Elsewhere, type Engine, isRefusal, type Open, type Patience } from './engine.ts';
+import { mishap } from './mishap.ts';
+import type { Reception } from './reception.ts';
+import { announcedLength, type BodyReader, readerOf, writeBody } from './request-body.ts';
+import { switchProblem } from './switch.ts';
+
+export const createDedicated = (open: Open, patience: Patience): Engine => {
+  const sockets = new Set<Socket>();
+  let onEmpty: (() => void) | undefined;
+  const opening = async (): Promise<Socket> => {
+    const socket = await open('http/1.1');
+    sockets.add(socket);
+    socket.once('close', () => {
+      sockets.delete(socket);
+      if (sockets.size === 0) onEmpty?.();
+    });
+    return socket;
+  };
+  const agents = {
+    kept: new OwnAgent(opening, { keepAlive: true, maxFreeSockets: limits.targetSpareConnectionsMax, timeout: patience.keepAliveMs }),
+    // An upgrade takes its connection with it, and one that was idle might be closing.
+    single: new OwnAgent(opening, { keepAlive: false }),
+  };
+  let isRetired = false;
+  /** Connections that have changed their protocol and are still open. */
+  let switched = 0;
+  const closed = (): Promise<void> =>
+    new Promise((resolve) => {
+      onEmpty = resolve;
+      if (sockets.size === 0) resolve();
+    });
+  return {
+    send: (request, reception, elsewhere) => {
+      if (request.upgrade !== undefined && switched >= limits.targetConnectionsMax) throw new Fault('overloaded');
+      const agent = request.upgrade === undefined && !isRetired ? agents.kept : agents.single;
+      new Exchange(request, reception, agent, patience, elsewhere, (socket) => {
+        switched += 1;
+        socket.once('close', () => {
+          switched -= 1;
+        });
+      });
+    },
+    retire: () => {
+      isRetired = true;
+      agents.kept.retire();
+      return closed();
+    },
+    destroy: () => {
+      isRetired = true;
+      agents.kept.retire();
+      for (const socket of sockets) socket.destroy();
+      return closed();
+    },
+  };
+};
+
+/** Connections come from us; node:http only keeps them. */
+class OwnAgent extends Agent {
+  readonly #open: () => Promise<Socket>;
+  #isRetired = false;
+
+  constructor(open: () => Promise<Socket>, options: AgentOptions) {
+    super({ maxSockets: limits.targetConnectionsMax, keepAliveMsecs: limits.targetProbeDelayMs, ...options });
+    this.#open = open;
+  }
+
+  override createConnection(_options: unknown, callback?: (error: Error | null, socket: Duplex) => void): undefined {
+    this.#open().then(
+      (socket) => callback?.(null, socket),
+      (error: Error) => callback?.(error, undefined as never),
+    );
+  }
+
+  override keepSocketAlive(socket: Duplex): boolean {
+    return !this.#isRetired && (super.keepSocketAlive(socket) as unknown as boolean);
+  }
+
+  retire(): void {
+    this.#isRetired = true;
+    for (const free of Object.values(this.freeSockets)) for (const socket of free ?? []) socket.destroy();
+  }
+}
+
+class Exchange {
+  readonly #request: OutboundRequest;
+  readonly #reception: Reception;
+  readonly #outgoing: ClientRequest;
+  readonly #body: BodyReader | undefined;
+  readonly #patience: Patience;
+  readonly #onSwitch: (socket: Socket) => void;
+  /** Fires when the target stands still; stopped while it is the program's turn. */
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    request: OutboundRequest,
+    reception: Reception,
+    agent: Agent,
+    patience: Patience,
+    elsewhere: Elsewhere | undefined,
+    onSwitch: (socket: Socket) => void,
+  ) {
+    this.#onSwitch = onSwitch;
+    this.#request = request;
+    this.#reception = reception;
+    this.#patience = patience;
+    this.#body = request.body && readerOf(request.body.chunks);
+    const { method, path } = request;
+    const outgoing = startRequest({
+      agent,
+      method,
+      path,
+      headers: headOf(request),
+      setDefaultHeaders: false,
+      maxHeaderSize: limits.headerBytesMax,
+    });
+    this.#outgoing = outgoing;
+    // One more than are passed on, so that what is too much is seen rather than cut off silently.
+    outgoing.maxHeadersCount = limits.headerCountMax + 1;
+    reception.onSettled(() => {
+      clearTimeout(this.#timer);
+      this.#body?.stop();
+    });
+    reception.onCancel(() => outgoing.destroy());
+    outgoing.on('error', (error) => {
+      if (isRefusal(error) && elsewhere?.(error)) return clearTimeout(this.#timer);
+      reception.fail(mishap(error, reception.hasHead));
+    });
+    outgoing.on('information', ({ statusCode, rawHeaders }) => {
+      this.#timer?.refresh();
+      reception.informational(statusCode, fromRaw(rawHeaders));
+      if (statusCode === 100) this.#startBody();
+    });
+    outgoing.on('response', (response) => this.#receive(response));
+    outgoing.on('upgrade', (response, socket, head) => this.#switch(response, socket as Socket, head));
+    if (!this.#body) {
+      outgoing.end();
+      this.#awaitTarget(this.#patience.headersMs);
+    } else if (request.expectsContinue) {
+      outgoing.once('socket', () => {
+        outgoing.flushHeaders();
+        this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
+      });
+    } else this.#startBody();
+  }
+
+  #isWriting = false;
+
+  #startBody(): void {
+    if (this.#isWriting || this.#reception.isSettled || this.#reception.hasHead || !this.#body) return;
+    this.#isWriting = true;
+    clearTimeout(this.#timer);
+    this.#writeBody(this.#body).catch((error: unknown) => this.#reception.fail(asFault(error)));
+  }
+
+  async #writeBody(body: BodyReader): Promise<void> {
+    const outgoing = this.#outgoing;
+    await writeBody(body, announcedLength(this.#request.headers), {
+      write: (chunk) => outgoing.write(chunk),
+      drained: () => {
+        this.#awaitTarget(this.#patience.headersMs);
+        return new Promise((resolve) => {
+          const resume = (): void => {
+            clearTimeout(this.#timer);
+            outgoing.off('drain', resume);
+            outgoing.off('close', resume);
+            resolve();
+          };
+          outgoing.on('drain', resume);
+          outgoing.on('close', resume);
+        });
+      },
+    });
+    if (this.#reception.isSettled) return;
+    const trailers = this.#request.body?.trailers() ?? [];
+    if (trailers.length > 0 && announcedLength(this.#request.headers) === undefined) {
+      outgoing.addTrailers(trailers as [string, string][]);
+    }
+    outgoing.end();
+    if (!this.#reception.hasHead) this.#awaitTarget(this.#patience.headersMs);
+  }
+
+  #awaitTarget(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#reception.fail(new Fault('target_timeout')), ms);
+  }
+
+  #receive(response: IncomingMessage): void {
+    clearTimeout(this.#timer);
+    const reception = this.#reception;
+    const outgoing = this.#outgoing;
+    reception.head(response.statusCode ?? 0, response.statusMessage ?? '', fromRaw(response.rawHeaders));
+    response.on('data', (chunk: Buffer) => {
+      if (reception.data(chunk)) return;
+      response.pause();
+      reception.onDrain(() => response.resume());
+    });
+    response.on('error', (error) => reception.fail(mishap(error, true)));
+    response.on('end', () => {
+      if (!response.complete) return reception.fail(new Fault('target_truncated'));
+      // What the target has not been sent it must never take for the beginning of another request.
+      const isUnfinished = !outgoing.writableFinished;
+      reception.end(fromRaw(response.rawTrailers));
+      if (isUnfinished) outgoing.destroy();
+    });
+  }
+
+  #switch(response: IncomingMessage, socket: Socket, head: Buffer): void {
+    const { upgrade, headers } = this.#request;
+    const answer = fromRaw(response.rawHeaders);
+    const problem = upgrade === undefined ? 'It changed the protocol unasked.' : switchProblem(upgrade, headers, answer);
+    // node:http takes its listeners away; an error without one would end the process.
+    socket.on('error', () => undefined);
+    if (problem !== undefined || this.#reception.isSettled) {
+      socket.destroy();
+      return this.#reception.malformed(problem ?? '');
+    }
+    this.#onSwitch(socket);
+    if (head.length > 0) socket.unshift(head);
+    this.#reception.upgraded(answer, socket);
+  }
+}
+
+/** The head as it is written: framing is always explicit (THREATS F-2). */
+const headOf = ({ destination, method, headers, body, upgrade, expectsContinue }: OutboundRequest): string[] => {
+  const framing: string[] = [];
+  if (announcedLength(headers) === undefined) {
+    if (body) framing.push('Transfer-Encoding', 'chunked');
+    else if (!['GET', 'HEAD', 'OPTIONS', 'DELETE', 'TRACE'].includes(method)) framing.push('Content-Length', '0');
+  }
+  return [
+    'Host',
+    hostField(destination),
+    ...toRaw(headers),
+    ...framing,
+    ...(expectsContinue && body ? ['Expect', '100-continue'] : []),
+    ...(upgrade === undefined ? ['Connection', 'keep-alive'] : ['Connection', 'Upgrade', 'Upgrade', upgrade]),
+  ];
+};

@@ -1,0 +1,141 @@
+/**
+ * The program's end of an answer over HTTP/1. The framing is Node's from our fields: a Content-Length as given, else chunked, and
+ * for HTTP/1.0 the end of the connection.
+ */
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import { type HeaderList, toRaw } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
+import type { ResponseSink } from '../exchange.ts';
+import { splice } from './splice.ts';
+
+export interface Http1SinkParts {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** Monotonic ms. */
+  readonly now: () => number;
+  /** What the program sent after the head of an upgrade, and before its answer. */
+  readonly early?: Buffer;
+}
+
+export class Http1Sink implements ResponseSink {
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #now: () => number;
+  readonly #early: Buffer;
+  #status = 0;
+  #bytes = 0;
+  #firstByteAt = 0;
+  #isEnded = false;
+  #upgradedBytes = 0;
+  /** Called before the connection is joined to the target's. */
+  beforeUpgrade: () => void = () => undefined;
+
+  constructor({ request, response, now, early = noBytes }: Http1SinkParts) {
+    this.#request = request;
+    this.#response = response;
+    this.#now = now;
+    this.#early = early;
+    response.sendDate = false;
+    // A broken connection is told by 'close'; without a listener its error would end the process.
+    response.on('error', () => undefined);
+  }
+
+  /** HTTP/1.0 has no interim answers (RFC 9110 section 15.2). The connection is this answer's alone: requests are taken one by one. */
+  informational(status: number, headers: HeaderList): void {
+    const { socket } = this.#response;
+    if (this.#request.httpVersion !== '1.1' || this.#status !== 0 || !socket?.writable) return;
+    socket.write(headBytes(status, headers), 'latin1');
+  }
+
+  head(status: number, reason: string, headers: HeaderList): void {
+    this.#status = status;
+    this.#firstByteAt = this.#now();
+    this.#response.writeHead(status, reason, toRaw(headers));
+    // A head whose body takes its time (event streams) must not wait for it; one with a body at hand goes out with it.
+    setImmediate(() => {
+      if (!this.#isEnded && this.#bytes === 0 && !this.#response.destroyed) this.#response.flushHeaders();
+    });
+  }
+
+  write(chunk: Uint8Array): boolean {
+    this.#bytes += chunk.length;
+    return this.#response.write(chunk);
+  }
+
+  onDrain(resume: () => void): void {
+    this.#response.once('drain', resume);
+  }
+
+  end(trailers: HeaderList = []): void {
+    this.#isEnded = true;
+    // Without a chunked body there is no place for them, and a recipient may do without (RFC 9110 section 6.5.1).
+    if (trailers.length > 0 && this.#response.chunkedEncoding) this.#response.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
+    this.#response.end(() => {
+      if (this.#request.complete) return;
+      // Answered before the request was all here: what still comes is dropped for a moment, so that the program can read the
+      // answer, then the connection goes (THREATS F-3).
+      this.#request.resume();
+      setTimeout(() => {
+        if (!this.#request.complete) this.#request.socket.destroy();
+      }, limits.earlyAnswerDrainMs).unref();
+    });
+  }
+
+  async upgrade(headers: HeaderList, target: Duplex): Promise<void> {
+    const socket = this.#response.socket as Socket;
+    this.#status = 101;
+    this.#firstByteAt = this.#now();
+    this.#isEnded = true;
+    this.beforeUpgrade();
+    this.#response.detachSocket(socket);
+    socket.write(headBytes(101, headers), 'latin1');
+    const { fromClientBytes, fromTargetBytes } = await splice(socket, target, this.#early);
+    this.#upgradedBytes = fromClientBytes;
+    this.#bytes = fromTargetBytes;
+  }
+
+  upgradedBytes(): number {
+    return this.#upgradedBytes;
+  }
+
+  abort(): void {
+    this.#isEnded = true;
+    const { socket, httpVersion } = this.#request;
+    this.#response.destroy();
+    // To HTTP/1.0 an orderly close would be the whole answer's end (THREATS F-11); TLS tells by the missing close_notify.
+    if (httpVersion === '1.0' && !(socket instanceof TLSSocket)) socket.resetAndDestroy();
+    else socket.destroy();
+  }
+
+  onGone(gone: () => void): void {
+    if (this.#response.destroyed && !this.#response.writableFinished) return gone();
+    this.#response.once('close', () => {
+      if (!this.#response.writableFinished) gone();
+    });
+    return undefined;
+  }
+
+  hasStarted(): boolean {
+    return this.#status !== 0;
+  }
+
+  status(): number {
+    return this.#status;
+  }
+
+  bytes(): number {
+    return this.#bytes;
+  }
+
+  firstByteAt(): number {
+    return this.#firstByteAt;
+  }
+}
+
+const noBytes = Buffer.alloc(0);
+
+const headBytes = (status: number, headers: HeaderList): string =>
+  `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${headers.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;

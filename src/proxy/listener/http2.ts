@@ -1,0 +1,132 @@
+/**
+ * The HTTP/2 engine, over node:http2: makes the same Accepted of streams as the HTTP/1 engine does of requests. It speaks on
+ * connections that are for one place (after interception, on a reverse route) and never listens. nghttp2 has checked the framing; what
+ * it lets through and HTTP/1.1 could not carry is refused here (THREATS F-8).
+ */
+import { randomUUID } from 'node:crypto';
+import { constants, createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import type { Duplex } from 'node:stream';
+import { asFault } from '../../core/fault.ts';
+import { fromRaw, type HeaderList } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
+import { respond } from '../respond.ts';
+import { admitH2, readRequestTarget } from './admit.ts';
+import { type ConnectionClaims, type EngineOptions, hostClaim, identifiers } from './connection.ts';
+import { Http2Sink } from './http2-sink.ts';
+import { StreamBody } from './stream-body.ts';
+
+export interface Http2Engine {
+  readonly serve: (socket: Duplex) => void;
+  /** Tells peers to open no more streams (GOAWAY); those in flight finish. */
+  readonly drain: () => void;
+}
+
+export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Http2Engine => {
+  const sessions = new Set<ServerHttp2Session>();
+  let isDraining = false;
+  /** Of the connection that is being taken: node:http2 makes its session within that very call, and shows the socket by a stand-in. */
+  let taken: ConnectionClaims | undefined;
+
+  const onStream = (stream: ServerHttp2Stream, claims: ConnectionClaims | undefined, raw: HeaderList, hasBody: boolean): void => {
+    const sink = new Http2Sink(stream, clock.monotonic);
+    try {
+      const { method, authority, path, headers, expectsContinue } = admitH2(raw);
+      const { scheme, rawTarget } = readRequestTarget(path, claims?.scheme);
+      const body = hasBody ? bodyOf(stream, sink, expectsContinue) : undefined;
+      const accepted = {
+        ...identifiers(headers, clock),
+        protocol: 'h2' as const,
+        scheme,
+        method,
+        rawTarget,
+        claims: { connect: claims?.connect, sni: claims?.sni, absolute: undefined, host: hostClaim(authority, claims) },
+        headers,
+        body,
+        upgrade: undefined,
+        expectsContinue,
+        originalAddress: claims?.originalAddress,
+        sink,
+      };
+      void handlers.request(accepted).then(() => body?.return());
+    } catch (thrown) {
+      const fault = asFault(thrown);
+      handlers.refused(fault);
+      respond(sink, fault, { id: randomUUID(), headers: raw });
+    }
+  };
+
+  const server: Http2Server = createServer({
+    maxSessionMemory: limits.clientH2SessionMemoryMaxMb,
+    maxHeaderListPairs: limits.headerCountMax + pseudoFields,
+    maxSettings: limits.clientH2SettingsMax,
+    maxSessionInvalidFrames: limits.clientH2InvalidFramesMax,
+    maxSessionRejectedStreams: limits.clientH2RejectedStreamsMax,
+    maxOutstandingPings: 2,
+    // Rapid reset (CVE-2023-44487): past the burst, resets faster than this end the connection.
+    streamResetBurst: limits.clientH2ResetBurst,
+    streamResetRate: limits.clientH2ResetsPerSecond,
+    maxSendHeaderBlockLength: limits.headerBytesMax * 2,
+    settings: {
+      maxConcurrentStreams: limits.clientH2StreamsMax,
+      maxHeaderListSize: limits.headerBytesMax + limits.requestTargetBytesMax,
+      initialWindowSize: limits.clientH2WindowBytes,
+      enableConnectProtocol: false,
+      enablePush: false,
+    },
+  } as Parameters<typeof createServer>[0]);
+  server.on('session', (session) => {
+    const claims = taken;
+    let streams = 0;
+    sessions.add(session);
+    session.once('close', () => sessions.delete(session));
+    session.on('error', () => undefined);
+    session.once('connect', () => session.setLocalWindowSize(limits.clientH2SessionWindowBytes));
+    // Silence between streams ends the connection; a stream may be silent for as long as it likes.
+    session.setTimeout(limits.clientKeepAliveTimeoutMs, () => {
+      if (streams === 0) session.close();
+    });
+    session.on('stream', (stream, _headers, flags, raw) => {
+      streams += 1;
+      stream.once('close', () => (streams -= 1));
+      stream.on('error', () => undefined);
+      onStream(stream, claims, fromRaw(raw as unknown as readonly string[]), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
+    });
+    if (isDraining) session.close();
+  });
+  server.on('sessionError', () => undefined);
+
+  return {
+    serve: (socket) => {
+      taken = connections.get(socket);
+      server.emit('connection', socket);
+      taken = undefined;
+    },
+    drain: () => {
+      isDraining = true;
+      for (const session of sessions) session.close();
+    },
+  };
+};
+
+/** :method, :scheme, :authority and :path come beside the fields. */
+const pseudoFields = 4;
+
+const bodyOf = (stream: ServerHttp2Stream, sink: Http2Sink, expectsContinue: boolean): StreamBody => {
+  let trailers: HeaderList = [];
+  let isComplete = false;
+  stream.on('trailers', (_fields: unknown, _flags: unknown, raw: readonly string[]) => {
+    trailers = fromRaw(raw);
+  });
+  stream.once('end', () => {
+    isComplete = true;
+  });
+  return new StreamBody({
+    stream,
+    isComplete: () => isComplete,
+    trailers: () => trailers,
+    mayPause: true,
+    onFirstRead: () => {
+      if (expectsContinue) sink.informational(100, []);
+    },
+  });
+};

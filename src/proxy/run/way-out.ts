@@ -1,0 +1,31 @@
+/** How the proxy reaches anything but broker and collector: pins, guard, the proxy on the way, and whom to trust there. */
+import { readFileSync } from 'node:fs';
+import { proxyCredentialFile, type ProxyChain } from '../../net/chain.ts';
+import { createDialer, createResolver, type DialAddress, type Dialer } from '../../net/dial.ts';
+import { noProxy } from '../../net/no-proxy.ts';
+import { createOutbound, type Outbound } from '../../net/outbound.ts';
+import type { ProxySettings } from '../../settings/proxy.ts';
+
+export interface WayOut {
+  readonly dialer: Dialer;
+  readonly outbound: Outbound;
+}
+
+/** `rootPems`: the public roots; never our own authority. `isOwn` tells our own listeners, which are never dialled. */
+export const openWayOut = (
+  { upstream }: Pick<ProxySettings, 'upstream'>,
+  rootPems: readonly string[],
+  isOwn: (address: DialAddress) => boolean,
+): WayOut => {
+  const trustPems = [...rootPems, ...upstream.caFiles.map((file) => readFileSync(file, 'utf8'))];
+  const dialer = createDialer({ resolver: createResolver(upstream.resolve, isOwn), chain: chainOf(upstream.proxy, trustPems) });
+  return { dialer, outbound: createOutbound({ dialer, trustPems }) };
+};
+
+const chainOf = (proxy: ProxySettings['upstream']['proxy'], trustPems: readonly string[]): ProxyChain | undefined =>
+  proxy && {
+    proxy,
+    credential: proxy.credentialsFile === undefined ? () => undefined : proxyCredentialFile(proxy.credentialsFile),
+    noProxy: noProxy(proxy.noProxy),
+    trustPems,
+  };

@@ -1,0 +1,23 @@
+// An object put and got with the AWS SDK for JavaScript: `s3.mjs URL`. Prints a JSON line.
+import { createHash, randomBytes } from 'node:crypto';
+import http from 'node:http';
+import https from 'node:https';
+import { GetObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
+
+const [, , endpoint] = process.argv;
+const hash = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+const client = new S3Client({
+  endpoint,
+  forcePathStyle: true,
+  region: 'us-east-1',
+  // What the SDK asks for and the proxy writes over.
+  credentials: { accessKeyId: 'none', secretAccessKey: 'none' },
+  // The SDK makes agents of its own, which no proxy variable reaches.
+  requestHandler: { httpsAgent: new https.Agent({ proxyEnv: process.env }), httpAgent: new http.Agent({ proxyEnv: process.env }) },
+});
+const sent = randomBytes(3 * 1_048_576);
+const { ETag } = await client.send(new PutObjectCommand({ Bucket: 'bucket', Key: 'object-js', Body: sent }));
+const { Body } = await client.send(new GetObjectCommand({ Bucket: 'bucket', Key: 'object-js' }));
+const got = await Body.transformToByteArray();
+console.log(JSON.stringify({ etag: ETag, isWhole: hash(got) === hash(sent), bytes: got.length }));
