@@ -45,7 +45,12 @@ const settingsIn = (settings: ProxySettings, directory: string): ProxySettings =
   listen: { host: '127.0.0.1', port: 0 },
   admin: { host: '127.0.0.1', port: 0 },
   transparent: undefined,
-  interception: { bundleFile: join(directory, bundleName), trustStoreFile: join(directory, trustStoreName), stateFile: undefined },
+  interception: {
+    ...settings.interception,
+    bundleFile: join(directory, bundleName),
+    trustStoreFile: join(directory, trustStoreName),
+    stateFile: undefined,
+  },
 });
 
 /** Standard error is the command's too: what a role tells an operator is left out, unless asked for by "debug". */

@@ -35,7 +35,7 @@ export const tlv = (tag: number, ...contents: readonly Uint8Array[]): Buffer => 
 
 export const sequence = (...elements: readonly Uint8Array[]): Buffer => tlv(tags.sequence, ...elements);
 /** SET OF: its elements stand in the order of their encodings (X.690 section 11.6). */
-export const setOf = (...elements: readonly Uint8Array[]): Buffer => tlv(tags.set, ...elements.toSorted(Buffer.compare));
+export const setOf = (...elements: readonly Uint8Array[]): Buffer => tlv(tags.set, ...elements.toSorted((a, b) => Buffer.compare(a, b)));
 export const octetString = (content: Uint8Array): Buffer => tlv(tags.octetString, content);
 /** All bits used. */
 export const bitString = (content: Uint8Array): Buffer => tlv(tags.bitString, Buffer.of(0), content);

@@ -55,6 +55,11 @@ export interface ProxySettings {
     readonly trustStoreFile: string | undefined;
     /** Where the authority with its key outlives a restart of the proxy: memory-backed, the proxy's alone. */
     readonly stateFile: string | undefined;
+    /**
+     * What the authority may be used for besides the hosts that targets name: a target that comes later under one of these domains is
+     * trusted by programs that are running.
+     */
+    readonly domains: readonly string[];
   };
   readonly onUnmatched: 'tunnel' | 'refuse';
   /** required: a credential is used only when its intent has been queued. best_effort: loss is counted, requests go on. */
@@ -96,9 +101,10 @@ const interception = keys(
     bundleFile: filePath('/run/outrider/public/ca-bundle.pem'),
     trustStoreFile: filePath('/run/outrider/public/trust-store.p12').optional(),
     stateFile: filePath('/run/outrider/private/authority.pem').optional(),
+    domains: list(host, { write: '[internal.example]' }).default([]),
   },
   '{bundleFile: /run/outrider/public/ca-bundle.pem}',
-).transform(({ bundleFile, trustStoreFile, stateFile }): ProxySettings['interception'] => ({ bundleFile, trustStoreFile, stateFile }));
+).transform(({ trustStoreFile, stateFile, ...written }): ProxySettings['interception'] => ({ ...written, trustStoreFile, stateFile }));
 
 export const proxySchema = keys(
   {

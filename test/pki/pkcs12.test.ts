@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { createAuthority } from '../../src/pki/authority.ts';
+import { octetString, setOf } from '../../src/pki/der.ts';
 import { createKeyPair } from '../../src/pki/key.ts';
 import { dersOf } from '../../src/pki/pem.ts';
 import { createTrustStore, type TrustedCertificate, trustStorePassword } from '../../src/pki/pkcs12.ts';
@@ -65,4 +66,10 @@ t.test('openssl reads it and finds its check right', needs('openssl', 'version')
 t.test('two certificates under one name, as Java reads names, are never written', async (t) => {
   t.throws(() => createTrustStore([certificate('Root'), certificate('root')]), /one name/);
   t.ok(createTrustStore([]).length > 0, 'an empty store is one');
+});
+
+t.test('the parts of a set stand in the order of their bytes, whatever order they are given in', async (t) => {
+  const parts = [octetString(Buffer.of(2)), octetString(Buffer.of(1, 0)), octetString(Buffer.of(1))];
+  t.equal(setOf(...parts).toString('hex'), '310a04010104010204020100');
+  t.ok(setOf(...parts.toReversed()).equals(setOf(...parts)));
 });

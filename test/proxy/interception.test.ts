@@ -168,6 +168,21 @@ t.test('an authority is written anew, by the same key, when half its life is ove
   t.ok(pod.published().raw.equals(second.raw), 'and stored');
 });
 
+t.test(
+  'a target that comes later is trusted by who read the bundle before, under a domain that was permitted from the start',
+  async (t) => {
+    const pod = podIn(directoryOf(t));
+    const [later, elsewhere] = ['later.internal.example', 'later.elsewhere.example'];
+    const interception = pod.start({ domains: ['internal.example'] });
+    interception.permit([host]);
+    const first = pod.published();
+    t.throws(() => interception.contextFor(later), /no leaf/, 'a domain alone intercepts nothing');
+    interception.permit([host, later, elsewhere]);
+    t.equal((await shake(interception, later, first)).length > 0, true);
+    await t.rejects(shake(interception, elsewhere, first), /permitted subtree/);
+  },
+);
+
 t.test('a leaf for what is not permitted is never made, a name below a permitted one included', async (t) => {
   const interception = podIn(directoryOf(t)).start();
   t.throws(() => interception.contextFor(host), /no leaf/);
@@ -194,6 +209,7 @@ t.test('what programs are to trust must be writable at the start; later a failur
   const dir = directoryOf(t, { file: '' });
   const pod = podIn(dir);
   t.throws(() => pod.start({ bundleFile: join(dir, 'file', 'ca-bundle.pem') }), { code: /ENOTDIR|EEXIST/ });
+  t.ok(existsSync(pod.stateFile), 'nobody comes to trust what the next process would not know');
   t.throws(() => pod.start({ trustStoreFile: join(dir, 'file', 'trust-store.p12') }), { code: /ENOTDIR|EEXIST/ });
 
   const interception = pod.start();

@@ -49,7 +49,12 @@ export const inDirectory = ({ broker, collector, proxy }: DemoSettings, director
     proxy: {
       ...proxy,
       identity: identity(proxy.identity),
-      interception: { ...proxy.interception, bundleFile: moved(proxy.interception.bundleFile) },
+      interception: {
+        ...proxy.interception,
+        bundleFile: moved(proxy.interception.bundleFile),
+        trustStoreFile: movedOrNone(proxy.interception.trustStoreFile),
+        stateFile: movedOrNone(proxy.interception.stateFile),
+      },
       upstream: { ...proxy.upstream, caFiles: proxy.upstream.caFiles.map(moved) },
     },
   };

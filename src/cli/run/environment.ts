@@ -45,9 +45,6 @@ const proxyVariables = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'
 /** Programs under test listen on loopback; the proxy does not dial it. */
 const neverProxied = ['localhost', '127.0.0.1', '::1'] as const;
 
-/** The trust store holds public certificates only; PKCS #12 and Java want a password, and this is the one that Java's own has. */
-const trustStorePassword = 'changeit';
-
 /** Where `outrider run` keeps its files: tells a run inside of it what is no setting of the user's own. */
 export const runDirectoryVariable = 'OUTRIDER_RUN_DIR';
 export const bundleName = 'ca-bundle.pem';
@@ -142,11 +139,7 @@ const javaOptions = (place: ProxyPlace, user: Readonly<NodeJS.ProcessEnv>, excep
   const trust =
     place.trustStoreFile === undefined || trusting.length > 0
       ? []
-      : [
-          `-Djavax.net.ssl.trustStore=${place.trustStoreFile}`,
-          '-Djavax.net.ssl.trustStoreType=PKCS12',
-          `-Djavax.net.ssl.trustStorePassword=${trustStorePassword}`,
-        ];
+      : [`-Djavax.net.ssl.trustStore=${place.trustStoreFile}`, '-Djavax.net.ssl.trustStoreType=PKCS12'];
   const ways = ['http', 'https'].flatMap((scheme) => [`-D${scheme}.proxyHost=${place.host}`, `-D${scheme}.proxyPort=${place.port}`]);
   const ours = [...ways, `-Dhttp.nonProxyHosts=${javaExceptions(exceptions)}`, ...trust].map(quoted);
   const notes =

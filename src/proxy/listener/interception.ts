@@ -3,7 +3,8 @@
  * it is to survive a restart. Written for programs to trust is its certificate alone, never to the proxy's own trust store.
  *
  * A program reads the bundle once. What it read then stays good for the hosts that were permitted then: a new certificate, for other
- * hosts or after a restart, has the same name and key. A host that came later needs a program that reads the bundle again.
+ * hosts or after a restart, has the same name and key. A host that came later, and is under none of the domains that were permitted
+ * from the start, needs a program that reads the bundle again.
  */
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { limits } from '../../core/limits.ts';
@@ -36,6 +37,8 @@ export interface InterceptionOptions {
   readonly trustStoreFile?: string | undefined;
   /** Key and certificate, for the next process of this pod: in a memory-backed volume of the proxy's alone. */
   readonly stateFile?: string | undefined;
+  /** Domains, with all below them, that its certificate permits from the start; what no target names is still never intercepted. */
+  readonly domains?: readonly string[];
   /** Tells this authority from those of other pods; it is named `Outrider interception <id>`. */
   readonly id: string;
   readonly clock: Clock;
@@ -51,7 +54,7 @@ interface CachedLeaf {
 
 /** Throws when what programs are to trust cannot be written: a proxy whose interception nobody trusts only breaks them. */
 export const createInterception = (options: InterceptionOptions): Interception => {
-  const { clock, log, onMint } = options;
+  const { domains = [], clock, log, onMint } = options;
   const { create, ...first } = openAuthority(options);
   const publish = createPublisher(options);
   // One key for all leaves: making one is the dear part, and they live in the same memory.
@@ -59,6 +62,7 @@ export const createInterception = (options: InterceptionOptions): Interception =
   const leafKeyPem = leafKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
   const leaves = new Map<string, CachedLeaf>();
   let permitted: ReadonlySet<string> = new Set();
+  const constrainedTo = (): ReadonlySet<string> => new Set([...permitted, ...domains]);
   let authority = first.authority;
   // Before anything is heard from the broker too: what the last process permitted stands meanwhile.
   publish(authority);
@@ -70,7 +74,7 @@ export const createInterception = (options: InterceptionOptions): Interception =
   const isCurrent = (): boolean => authority.notAfterMs - clock.now() > limits.interceptionAuthorityLifetimeMs / 2;
 
   const renew = (): void => {
-    authority = create([...permitted].toSorted());
+    authority = create([...constrainedTo()].toSorted());
     leaves.clear();
     try {
       isPublished = false;
@@ -96,7 +100,7 @@ export const createInterception = (options: InterceptionOptions): Interception =
   return {
     permit: (hosts) => {
       permitted = new Set(hosts);
-      if (!isPublished || !isCurrent() || !isFor(authority, permitted)) renew();
+      if (!isPublished || !isCurrent() || !isFor(authority, constrainedTo())) renew();
     },
     contextFor: (host) => {
       const known = leaves.get(host);
@@ -117,7 +121,7 @@ interface OpenedAuthority {
 }
 
 /** The one that the last process of this pod left, or a new one that permits nothing. */
-const openAuthority = ({ stateFile, id, clock, log }: InterceptionOptions): OpenedAuthority => {
+const openAuthority = ({ stateFile, domains = [], id, clock, log }: InterceptionOptions): OpenedAuthority => {
   const stored = stateFile === undefined ? undefined : readState(stateFile, clock.now());
   if (stored?.kind === 'refused') {
     const { reason, cause } = stored;
@@ -131,7 +135,7 @@ const openAuthority = ({ stateFile, id, clock, log }: InterceptionOptions): Open
   const commonName = found?.commonName ?? `${authorityNamePrefix} ${id}`;
   const create = (permittedHosts: readonly string[]): Authority =>
     createAuthority({ commonName, key, nowMs: clock.now(), lifetimeMs: limits.interceptionAuthorityLifetimeMs, permittedHosts });
-  return { authority: found?.authority ?? create([]), create };
+  return { authority: found?.authority ?? create([...domains].toSorted()), create };
 };
 
 const isFor = ({ certificateDer }: Authority, hosts: ReadonlySet<string>): boolean =>

@@ -106,8 +106,12 @@ const staticFile = keys(
   '',
 ).transform(({ recheck, ...written }): StaticFileProviderSettings => ({ ...written, recheckMs: recheck }));
 
-const { clientCertificateLifetimeMinMs: minMs, clientCertificateLifetimeMaxMs: maxMs } = limits;
-const x509 = keys({ kind: z.literal('x509'), name, lifetime: duration({ minMs, maxMs, write: '1h' }).default(3_600_000) }, '').transform(
+const certificateLifetime = duration({
+  minMs: limits.clientCertificateLifetimeMinMs,
+  maxMs: limits.clientCertificateLifetimeMaxMs,
+  write: '1h',
+}).default(3_600_000);
+const x509 = keys({ kind: z.literal('x509'), name, lifetime: certificateLifetime }, '').transform(
   ({ lifetime, ...written }): X509ProviderSettings => ({ ...written, lifetimeMs: lifetime }),
 );
 
