@@ -149,6 +149,8 @@ const revealing = [
   'src/broker/service.ts',
   'src/broker/store/sqlite.ts',
   'src/core/secret.ts',
+  'src/net/chain.ts',
+  'src/net/outbound/trust.ts',
   'src/proxy/inject.ts',
   'src/rpc/wire/attestation.ts',
   'src/rpc/wire/grant.ts',

@@ -36,8 +36,12 @@ export const limits = {
   clientStallTimeoutMs: 600_000,
   /** Connections from programs to one proxy. */
   clientConnectionsMax: 4_096,
+  /** Requests that wait for their turn on a program's connection: package managers pipeline ten, load generators some dozens. */
+  clientPipelinedRequestsMax: 128,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
   earlyAnswerDrainMs: 1_000,
+  /** What one end of a tunnel had sent when it closed is delivered to the other within this. */
+  tunnelFlushTimeoutMs: 30_000,
   /** Silence on a connection until TCP asks whether the other end is still there: no stream is cut for being quiet, dead peers are found. */
   tcpKeepAliveDelayMs: 60_000,
   /** Streams at a time on a program's HTTP/2 connection. */
@@ -88,8 +92,8 @@ export const limits = {
   targetPoolsMax: 256,
   /** Idle connections kept for exchanges that wait for 100 or may end in trailers: uploads, which come a few at a time. */
   targetSpareConnectionsMax: 8,
-  /** Sets of authorities and client certificates kept ready for TLS; the system's roots cost about a mebibyte each time. */
-  targetTrustContextsMax: 64,
+  /** Sets of authorities and client certificates kept ready for TLS: with the system's roots each costs 1.3 MiB and 23 ms. */
+  targetTrustContextsMax: 16,
   /** How long a body waits for 100 before it is sent anyway (RFC 9110 section 10.1.1: not indefinitely); curl waits as long. */
   targetContinueTimeoutMs: 1_000,
   /** How long it is remembered that a target's TLS refuses HTTP/1.1, or HTTP/2: each relearning costs one handshake. */

@@ -6,7 +6,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { type Destination, hostPort, type Scheme } from '../core/destination.ts';
-import { Fault } from '../core/fault.ts';
+import { asFault, Fault } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
 import { Secret } from '../core/secret.ts';
 import type { NoProxy } from './no-proxy.ts';
@@ -34,7 +34,7 @@ export const proxyCredentialFile = (file: string) => (): Secret => {
 };
 
 /**
- * Asks for a tunnel and waits for it; afterwards the socket is paused, and what came after the answer's head is still in it.
+ * Asks for a tunnel and waits for it; afterwards what came behind the answer's head is still in the socket.
  * Throws upstream_proxy_refused or upstream_proxy_unreachable; the socket is the caller's to destroy then.
  */
 export const requestTunnel = async (socket: Socket, to: Pick<Destination, 'host' | 'port'>, chain: ProxyChain): Promise<void> => {
@@ -64,27 +64,29 @@ const unreachableFor = (detail: string, cause?: unknown): Fault => new Fault('up
 const tunnelOpened = (socket: Socket): Promise<void> =>
   new Promise((resolve, reject) => {
     const reader = headReader();
-    const settle = (fault: Fault | undefined): void => {
+    const settle = (how: () => void): void => {
       clearTimeout(timer);
-      socket.off('data', read).off('error', failed).off('close', closed).off('end', closed);
-      socket.pause();
-      if (fault) reject(fault);
-      else resolve();
+      socket.off('readable', read).off('error', failed).off('close', closed).off('end', closed);
+      how();
     };
-    const read = (chunk: Buffer): void => {
+    // Read rather than listened to: a stream that flowed once would stay paused for whoever listens next.
+    const read = (): void => {
       try {
-        const rest = reader(chunk);
-        if (rest === undefined) return;
-        settle(undefined);
-        if (rest.length > 0) socket.unshift(rest);
+        for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) {
+          const rest = reader(chunk);
+          if (rest === undefined) continue;
+          if (rest.length > 0) socket.unshift(rest);
+          return settle(resolve);
+        }
       } catch (fault) {
-        settle(fault as Fault);
+        settle(() => reject(asFault(fault)));
       }
     };
-    const failed = (cause: Error): void => settle(unreachableFor('The connection to it broke.', cause));
-    const closed = (): void => settle(unreachableFor('It closed the connection before it answered.'));
-    const timer = setTimeout(() => settle(unreachableFor('It did not answer in time.')), limits.upstreamProxyAnswerTimeoutMs);
-    socket.on('data', read).on('error', failed).on('close', closed).on('end', closed);
+    const failed = (cause: Error): void => settle(() => reject(unreachableFor('The connection to it broke.', cause)));
+    const closed = (): void => settle(() => reject(unreachableFor('It closed the connection before it answered.')));
+    const timedOut = (): void => settle(() => reject(unreachableFor('It did not answer in time.')));
+    const timer = setTimeout(timedOut, limits.upstreamProxyAnswerTimeoutMs);
+    socket.on('readable', read).on('error', failed).on('close', closed).on('end', closed);
   });
 
 /** Takes the answer piece by piece: gives what follows a 2xx head, undefined while there is more to come; throws for any other. */

@@ -13,8 +13,7 @@ import { type DialAddress, dialTcp, familiesInTurn } from './dial/tcp.ts';
 import { type Alpn, secure, type TlsTerms } from './dial/tls.ts';
 import { type AddressClass, classifyAddress, type DialPolicy, dialProblem } from './guard.ts';
 
-export type { ProxyChain } from './chain.ts';
-export { type DialAddress, dialTcp } from './dial/tcp.ts';
+export type { DialAddress } from './dial/tcp.ts';
 export { type Alpn, alertFault, type TlsTerms } from './dial/tls.ts';
 
 export interface Resolver {
@@ -194,11 +193,3 @@ const proxyDetails: Partial<Readonly<Record<FaultCode, string>>> = {
   target_tls_failed: 'The TLS handshake with it failed.',
   target_protocol: 'It does not speak HTTP/1.1 over TLS.',
 };
-
-/** TLS over a socket that is connected already, with nothing but the usual terms. */
-export const startTls = (
-  socket: Socket,
-  host: string,
-  secureContext: SecureContext,
-  alpn: readonly Alpn[] = ['http/1.1'],
-): Promise<TLSSocket> => secure(socket, host, { secureContext, alpn, versionMin: 'TLSv1.2' });

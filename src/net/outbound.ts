@@ -113,7 +113,8 @@ export const createOutbound = ({ dialer, trustPems, patience, now = () => perfor
     const [key, oldest] = lanes.entries().next().value as [string, Lane];
     lanes.delete(key);
     retiring.add(oldest);
-    void oldest.retire().finally(() => retiring.delete(oldest));
+    const gone = (): void => void retiring.delete(oldest);
+    oldest.retire().then(gone, gone);
   };
 
   return {

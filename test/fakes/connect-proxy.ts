@@ -7,7 +7,7 @@ import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ServerFiles } from '../support/certificates.ts';
-import { type RecordedRequest } from './recorder.ts';
+import type { RecordedRequest } from './recorder.ts';
 
 export interface ConnectProxy {
   readonly port: number;
@@ -44,7 +44,9 @@ export const startConnectProxy = async ({ files, credential, to, answer }: Conne
       socket.end('HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="corp"\r\nContent-Length: 0\r\n\r\n');
       return;
     }
-    if (answer) return answer(socket, authority);
+    // An HTTP server's sockets stay half open when the other end closes.
+    socket.once('end', () => socket.end());
+    if (answer) return answer(socket.resume(), authority);
     const where = to?.(authority);
     if (!where) return void socket.end('HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n');
     const target = connect({ ...where, noDelay: true }, () => {

@@ -172,6 +172,22 @@ t.test('what a target does wrong has its code here too', async (t) => {
   await until(() => mute.sockets.size === 0);
 });
 
+t.test('a target that breaks off is truncated here too, wherever it breaks off', async (t) => {
+  const bytes = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\nX-T: 1\r\n\r\n';
+  for (const end of ['end', 'resetAndDestroy'] as const) {
+    for (let cut = 1; cut < bytes.length; cut += 1) {
+      const { port, sockets } = await listen(
+        t,
+        scripted(bytes.slice(0, cut), (socket) => socket[end]()),
+      );
+      const received = send(outboundFor(t, port), requestOf({ method: 'POST', body: bodyOf(['x']) }));
+      const { fault } = await received.ended;
+      t.equal(fault?.code, received.status === 0 ? 'target_closed' : 'target_truncated', `${end} after ${cut} of ${bytes.length}`);
+      await until(() => sockets.size === 0);
+    }
+  }
+});
+
 t.test('an answer that ends with the connection is whole', async (t) => {
   const { port } = await listen(
     t,

@@ -61,6 +61,25 @@ t.test('a connection that is lost in the middle of an answer is truncated, befor
   }
 });
 
+t.test('an answer that breaks off is never whole, wherever it breaks off', async (t) => {
+  const answer = Buffer.concat([
+    frame(frameTypes.headers, flags.endHeaders, 1, Buffer.concat([literal(':status', '200'), literal('x-a', 'b')])),
+    frame(frameTypes.data, 0, 1, Buffer.from('01234')),
+    frame(frameTypes.data, flags.endStream, 1, Buffer.from('56789')),
+  ]);
+  for (const end of ['end', 'resetAndDestroy'] as const) {
+    for (let cut = 0; cut < answer.length; cut += 1) {
+      const { outbound, sockets } = await serve(t, (_stream, { socket }) => {
+        socket.write(answer.subarray(0, cut), () => void socket[end]());
+      });
+      const received = send(outbound, h2());
+      const { fault } = await received.ended;
+      t.equal(fault?.code, received.status === 0 ? 'target_closed' : 'target_truncated', `${end} after ${cut} of ${answer.length}`);
+      await until(() => sockets.size === 0);
+    }
+  }
+});
+
 t.test('an answer that ends when its stream does is whole, also when the target then asks for no more of the request', async (t) => {
   const { outbound, accepted } = await serve(t, (stream, { head, send: write }) => {
     head(stream, 413);

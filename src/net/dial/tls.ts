@@ -42,7 +42,7 @@ export const secure = (socket: Socket, host: string, terms: TlsTerms): Promise<T
     const settle = (how: () => void): void => {
       clearTimeout(timer);
       clearTimeout(verdict);
-      secured.off('close', closed).off('error', failed).off('session', accepted);
+      secured.off('close', closed).off('error', failed);
       how();
     };
     const failed = (cause: Error): void =>
@@ -67,7 +67,8 @@ export const secure = (socket: Socket, host: string, terms: TlsTerms): Promise<T
       if (isBelow(secured.getProtocol(), terms.versionMin)) return failed(new VersionError());
       if (secured.getProtocol() !== 'TLSv1.3' || !wantsCertificate(secured)) return accepted();
       // TLS 1.3: whether the target does without is only heard after the handshake, as a session or as an alert (RFC 8446 section 4.4.2).
-      secured.once('session', accepted);
+      // Not at once: the session is handed out in the middle of OpenSSL's reading, where nothing may be written yet.
+      secured.once('session', () => setImmediate(accepted));
       verdict = setTimeout(accepted, limits.clientCertificateVerdictMs);
     });
   });

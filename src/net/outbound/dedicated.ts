@@ -18,34 +18,49 @@ import { switchProblem } from './switch.ts';
 
 export const createDedicated = (open: Open, patience: Patience): Engine => {
   const sockets = new Set<Socket>();
-  let onEmpty: (() => void) | undefined;
-  const opening = async (): Promise<Socket> => {
-    const socket = await open('http/1.1');
-    sockets.add(socket);
-    socket.once('close', () => {
-      sockets.delete(socket);
-      if (sockets.size === 0) onEmpty?.();
+  let dialling = 0;
+  let isRetired = false;
+  let isDestroyed = false;
+  let onEmpty: () => void = () => undefined;
+  const emptied = (): void => {
+    if (sockets.size === 0 && dialling === 0) onEmpty();
+  };
+  const closed = (): Promise<void> =>
+    new Promise((resolve) => {
+      onEmpty = resolve;
+      emptied();
     });
-    return socket;
+  const opening = async (): Promise<Socket> => {
+    if (isDestroyed) throw new Fault('target_closed');
+    dialling += 1;
+    try {
+      const socket = await open('http/1.1');
+      sockets.add(socket);
+      socket.once('close', () => {
+        sockets.delete(socket);
+        emptied();
+      });
+      if (!isDestroyed) return socket;
+      socket.on('error', () => undefined);
+      socket.destroy();
+      throw new Fault('target_closed');
+    } finally {
+      dialling -= 1;
+      emptied();
+    }
   };
   const agents = {
     kept: new OwnAgent(opening, { keepAlive: true, maxFreeSockets: limits.targetSpareConnectionsMax, timeout: patience.keepAliveMs }),
     // An upgrade takes its connection with it, and one that was idle might be closing.
     single: new OwnAgent(opening, { keepAlive: false }),
   };
-  let isRetired = false;
   /** Connections that have changed their protocol and are still open. */
   let switched = 0;
-  const closed = (): Promise<void> =>
-    new Promise((resolve) => {
-      onEmpty = resolve;
-      if (sockets.size === 0) resolve();
-    });
   return {
     send: (request, reception, elsewhere) => {
       if (request.upgrade !== undefined && switched >= limits.targetConnectionsMax) throw new Fault('overloaded');
       const agent = request.upgrade === undefined && !isRetired ? agents.kept : agents.single;
-      new Exchange(request, reception, agent, patience, elsewhere, (socket) => {
+      new Exchange(request, reception, agent, patience).run(elsewhere, (socket) => {
         switched += 1;
         socket.once('close', () => {
           switched -= 1;
@@ -59,6 +74,7 @@ export const createDedicated = (open: Open, patience: Patience): Engine => {
     },
     destroy: () => {
       isRetired = true;
+      isDestroyed = true;
       agents.kept.retire();
       for (const socket of sockets) socket.destroy();
       return closed();
@@ -99,35 +115,30 @@ class Exchange {
   readonly #outgoing: ClientRequest;
   readonly #body: BodyReader | undefined;
   readonly #patience: Patience;
-  readonly #onSwitch: (socket: Socket) => void;
   /** Fires when the target stands still; stopped while it is the program's turn. */
   #timer: NodeJS.Timeout | undefined;
+  #isWriting = false;
 
-  constructor(
-    request: OutboundRequest,
-    reception: Reception,
-    agent: Agent,
-    patience: Patience,
-    elsewhere: Elsewhere | undefined,
-    onSwitch: (socket: Socket) => void,
-  ) {
-    this.#onSwitch = onSwitch;
+  constructor(request: OutboundRequest, reception: Reception, agent: Agent, patience: Patience) {
     this.#request = request;
     this.#reception = reception;
     this.#patience = patience;
     this.#body = request.body && readerOf(request.body.chunks);
-    const { method, path } = request;
-    const outgoing = startRequest({
+    this.#outgoing = startRequest({
       agent,
-      method,
-      path,
+      method: request.method,
+      path: request.path,
       headers: headOf(request),
       setDefaultHeaders: false,
       maxHeaderSize: limits.headerBytesMax,
     });
-    this.#outgoing = outgoing;
     // One more than are passed on, so that what is too much is seen rather than cut off silently.
-    outgoing.maxHeadersCount = limits.headerCountMax + 1;
+    this.#outgoing.maxHeadersCount = limits.headerCountMax + 1;
+  }
+
+  run(elsewhere: Elsewhere | undefined, onSwitch: (socket: Socket) => void): void {
+    const reception = this.#reception;
+    const outgoing = this.#outgoing;
     reception.onSettled(() => {
       clearTimeout(this.#timer);
       this.#body?.stop();
@@ -143,19 +154,19 @@ class Exchange {
       if (statusCode === 100) this.#startBody();
     });
     outgoing.on('response', (response) => this.#receive(response));
-    outgoing.on('upgrade', (response, socket, head) => this.#switch(response, socket as Socket, head));
+    outgoing.on('upgrade', (response, socket, head) => this.#switch(response, socket, head, onSwitch));
     if (!this.#body) {
       outgoing.end();
-      this.#awaitTarget(this.#patience.headersMs);
-    } else if (request.expectsContinue) {
+      this.#awaitTarget();
+    } else {
+      // Not before there is a connection: without one the body may still go elsewhere.
       outgoing.once('socket', () => {
         outgoing.flushHeaders();
-        this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
+        if (this.#request.expectsContinue) this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
+        else this.#startBody();
       });
-    } else this.#startBody();
+    }
   }
-
-  #isWriting = false;
 
   #startBody(): void {
     if (this.#isWriting || this.#reception.isSettled || this.#reception.hasHead || !this.#body) return;
@@ -169,7 +180,7 @@ class Exchange {
     await writeBody(body, announcedLength(this.#request.headers), {
       write: (chunk) => outgoing.write(chunk),
       drained: () => {
-        this.#awaitTarget(this.#patience.headersMs);
+        this.#awaitTarget();
         return new Promise((resolve) => {
           const resume = (): void => {
             clearTimeout(this.#timer);
@@ -188,12 +199,12 @@ class Exchange {
       outgoing.addTrailers(trailers as [string, string][]);
     }
     outgoing.end();
-    if (!this.#reception.hasHead) this.#awaitTarget(this.#patience.headersMs);
+    if (!this.#reception.hasHead) this.#awaitTarget();
   }
 
-  #awaitTarget(ms: number): void {
+  #awaitTarget(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#reception.fail(new Fault('target_timeout')), ms);
+    this.#timer = setTimeout(() => this.#reception.fail(new Fault('target_timeout')), this.#patience.headersMs);
   }
 
   #receive(response: IncomingMessage): void {
@@ -216,7 +227,7 @@ class Exchange {
     });
   }
 
-  #switch(response: IncomingMessage, socket: Socket, head: Buffer): void {
+  #switch(response: IncomingMessage, socket: Socket, head: Buffer, onSwitch: (socket: Socket) => void): void {
     const { upgrade, headers } = this.#request;
     const answer = fromRaw(response.rawHeaders);
     const problem = upgrade === undefined ? 'It changed the protocol unasked.' : switchProblem(upgrade, headers, answer);
@@ -226,7 +237,7 @@ class Exchange {
       socket.destroy();
       return this.#reception.malformed(problem ?? '');
     }
-    this.#onSwitch(socket);
+    onSwitch(socket);
     if (head.length > 0) socket.unshift(head);
     this.#reception.upgraded(answer, socket);
   }

@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import type { Open, Patience } from './engine.ts';
+import { mishap } from './mishap.ts';
 
 export interface TargetSession {
   readonly session: ClientHttp2Session;
@@ -79,10 +80,10 @@ const greeted = (session: ClientHttp2Session, socket: Socket, { settingsMs }: Pa
   });
 
 /** Bytes that are no frames are an answer too: the target speaks something else. */
-const greetingFault = (failure: unknown): unknown => {
+const greetingFault = (failure: unknown): Fault => {
   const { code } = (failure ?? {}) as { code?: string };
   if (code === 'ERR_HTTP2_ERROR' || code === 'ERR_HTTP2_SESSION_ERROR') return new Fault('target_protocol', { cause: failure });
-  return failure ?? new Fault('target_closed');
+  return mishap(failure, false);
 };
 
 const live = (session: ClientHttp2Session, patience: Patience, { onRoom, onClosed }: SessionOwner): TargetSession => {

@@ -22,11 +22,13 @@ export const runStream = (
   again: () => boolean,
 ): void => {
   try {
-    new StreamExchange(target, request, reception, patience, again);
+    new StreamExchange(target, request, reception, patience).run(again);
   } catch (error) {
     reception.fail(asFault(error));
   }
 };
+
+type StatusFields = IncomingHttpHeaders & { readonly ':status'?: number };
 
 class StreamExchange {
   readonly #target: TargetSession;
@@ -38,16 +40,22 @@ class StreamExchange {
   #timer: NodeJS.Timeout | undefined;
   #trailers: HeaderList = [];
   #isWhole = false;
+  #isWriting = false;
   #cause: unknown;
 
-  constructor(target: TargetSession, request: OutboundRequest, reception: Reception, patience: Patience, again: () => boolean) {
+  constructor(target: TargetSession, request: OutboundRequest, reception: Reception, patience: Patience) {
     this.#target = target;
     this.#request = request;
     this.#reception = reception;
     this.#patience = patience;
     this.#body = request.body && readerOf(request.body.chunks);
-    const stream = target.session.request(headOf(request), { endStream: !this.#body, waitForTrailers: Boolean(this.#body) });
-    this.#stream = stream;
+    this.#stream = target.session.request(headOf(request), { endStream: !this.#body, waitForTrailers: Boolean(this.#body) });
+  }
+
+  run(again: () => boolean): void {
+    const target = this.#target;
+    const reception = this.#reception;
+    const stream = this.#stream;
     const left = target.enter();
     this.#watchEnd();
     reception.onSettled(() => {
@@ -58,15 +66,13 @@ class StreamExchange {
     stream.on('error', (error) => {
       this.#cause = error;
     });
-    stream.on('headers', (fields: IncomingHttpHeaders & { ':status'?: number }, _flags: number, raw: string[]) => {
+    stream.on('headers', (fields: StatusFields, _flags: number, raw: string[]) => {
       target.heard();
       this.#timer?.refresh();
-      reception.informational(Number(fields[':status'] ?? 0), regularFields(raw));
+      reception.informational(fields[':status'] ?? 0, regularFields(raw));
       if (fields[':status'] === 100) this.#startBody();
     });
-    stream.on('response', (fields: IncomingHttpHeaders & { ':status'?: number }, _flags: number, raw: string[]) => {
-      this.#receive(Number(fields[':status'] ?? 0), raw);
-    });
+    stream.on('response', (fields: StatusFields, _flags: number, raw: string[]) => this.#receive(fields[':status'] ?? 0, raw));
     stream.on('trailers', (_fields: IncomingHttpHeaders, _flags: number, raw: string[]) => {
       this.#trailers = regularFields(raw);
     });
@@ -79,7 +85,7 @@ class StreamExchange {
       reception.fail(this.#endFault());
     });
     if (!this.#body) this.#awaitTarget();
-    else if (request.expectsContinue) this.#timer = setTimeout(() => this.#startBody(), patience.continueMs);
+    else if (this.#request.expectsContinue) this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
     else this.#startBody();
   }
 
@@ -116,8 +122,6 @@ class StreamExchange {
       if (isUnfinished) stream.close(constants.NGHTTP2_CANCEL);
     });
   }
-
-  #isWriting = false;
 
   #startBody(): void {
     if (this.#isWriting || this.#reception.isSettled || this.#reception.hasHead || !this.#body) return;

@@ -59,7 +59,7 @@ const integer = (value: number): Buffer => {
 
 /** `settings`: what it announces; `onFrame` sees every frame but the client's SETTINGS. */
 export const frameServer = (onFrame: (frame: Frame, connection: FrameConnection) => void, settings: Uint8Array = Buffer.alloc(0)): Server =>
-  createServer((socket) => {
+  createServer({ noDelay: true }, (socket) => {
     const send: FrameConnection['send'] = (...parts) => void socket.write(frame(...parts));
     const connection: FrameConnection = {
       socket,
