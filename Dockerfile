@@ -13,6 +13,15 @@ COPY . .
 # By its absolute path: this image's Node, whatever a package puts on PATH.
 RUN ["/usr/local/bin/node", "scripts/build.ts"]
 
+# docker build --target steer: the image of the init container that lays the rules of transparent mode, and the only one that holds
+# iptables. It needs NET_ADMIN and runs for a moment; the proxy itself needs neither.
+FROM node:24-trixie-slim AS steer
+RUN ["apt-get", "update"]
+RUN ["apt-get", "install", "-y", "--no-install-recommends", "iptables"]
+COPY --from=build --chown=0:0 /build/dist /outrider
+ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--disallow-code-generation-from-strings", "/outrider/main.js", "steer"]
+CMD ["--help"]
+
 # No shell, no package manager.
 FROM gcr.io/distroless/nodejs24-debian13:nonroot
 LABEL org.opencontainers.image.title="Outrider" \

@@ -27,6 +27,22 @@ const withoutProtoLoader: Plugin = {
 /** CommonJS packages ask for built-ins by `require`, which an ES module does not have. */
 const requireForCommonJs = `import { createRequire as createRequireForBundle } from 'node:module'; const require = createRequireForBundle(import.meta.url);`;
 
+/**
+ * koffi loads a library for the processor and libc that it finds, which no bundle can hold: its files lie in node_modules beside the bundle,
+ * and transparent mode alone loads them. Of the packages for platforms there is the one that npm installed here.
+ */
+const besideFiles: Readonly<Record<string, readonly string[]>> = {
+  koffi: ['package.json', 'index.js', 'src/koffi/index.js', 'src/koffi/src/static.js', 'LICENSE.txt'],
+  ...Object.fromEntries(
+    readdirSync(join(root, 'node_modules/@koromix'))
+      .filter((name) => name.startsWith('koffi-'))
+      .map((name) => [`@koromix/${name}`, ['.']]),
+  ),
+};
+
+/** Packages that are shipped as they are. */
+export const besideBundle: readonly string[] = Object.keys(besideFiles);
+
 /** Builds into `directory`, which is emptied first; the metafile says what went where. */
 export const buildBundle = async (directory: string): Promise<Metafile> => {
   rmSync(directory, { recursive: true, force: true });
@@ -45,6 +61,7 @@ export const buildBundle = async (directory: string): Promise<Metafile> => {
     legalComments: 'eof',
     metafile: true,
     logLevel: 'warning',
+    external: ['koffi'],
     plugins: [withoutProtoLoader],
     banner: { js: requireForCommonJs },
   });
@@ -53,6 +70,9 @@ export const buildBundle = async (directory: string): Promise<Metafile> => {
   writeFileSync(join(directory, 'package.json'), `${JSON.stringify({ name, version, license, private: true, type: 'module' }, null, 2)}\n`);
   cpSync(join(root, 'config'), join(directory, 'config'), { recursive: true });
   cpSync(join(root, 'LICENSE'), join(directory, 'LICENSE'));
+  for (const [name, files] of Object.entries(besideFiles))
+    for (const file of files)
+      cpSync(join(root, 'node_modules', name, file), join(directory, 'node_modules', name, file), { recursive: true });
   writeFileSync(join(directory, 'THIRD-PARTY-LICENSES'), thirdPartyLicenses(metafile));
   return metafile;
 };
@@ -86,9 +106,9 @@ export const packagesIn = (metafile: Metafile, within: Iterable<string>): string
   ...new Set(packageDirectories(metafile, within).map((directory) => directory.replace(/^.*node_modules\//, ''))),
 ];
 
-/** The licences of all code in the bundle, which most of them ask to be shipped with; by name where a package has no text of its own. */
+/** The licences of all code in the bundle and beside it, which most of them ask to be shipped with; by name where a package has no text of its own. */
 const thirdPartyLicenses = (metafile: Metafile): string =>
-  packageDirectories(metafile, Object.keys(metafile.outputs))
+  [...packageDirectories(metafile, Object.keys(metafile.outputs)), ...besideBundle.map((name) => `node_modules/${name}`)]
     .map((directory) => {
       const { name, version, license } = JSON.parse(readFileSync(join(root, directory, 'package.json'), 'utf8')) as Record<string, string>;
       const file = readdirSync(join(root, directory)).find((entry) => /^licen[cs]e/i.test(entry));
@@ -107,6 +127,7 @@ if (import.meta.main) {
   console.log(
     `dist/main.js and ${code.length - 1} chunks, ${kib(code)} in all, ${statSync(join(root, 'dist/main.js')).size} B before a command is chosen`,
   );
+  console.log(`  beside it  ${besideBundle.join(', ')}`);
   for (const role of ['broker', 'collector', 'proxy']) {
     const outputs = reachable(metafile, `src/${role}/run.ts`);
     console.log(`  ${role.padEnd(10)} ${kib(outputs)}, ${packagesIn(metafile, outputs).length} packages`);

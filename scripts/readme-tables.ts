@@ -5,8 +5,10 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { trustVariables } from '../src/cli/run/environment.ts';
 import { faults } from '../src/core/fault.ts';
 import { metricTable } from '../src/ops/metric-table.ts';
+import { matrixHead, matrixRows } from '../test/clients/table.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -36,9 +38,9 @@ const stageSources: Readonly<Record<string, readonly string[]>> = {
     'src/broker/provider',
   ],
   authorize: ['src/proxy/authorize.ts'],
-  inject: ['src/proxy/inject.ts', 'src/proxy/inject'],
+  inject: ['src/proxy/inject.ts', 'src/proxy/inject', 'src/pki/client-certificate.ts'],
   event: ['src/proxy/event.ts'],
-  upstream: ['src/proxy/upstream.ts', 'src/net/dial.ts', 'src/net/outbound.ts'],
+  upstream: ['src/proxy/upstream.ts', 'src/net/dial.ts', 'src/net/dial', 'src/net/chain.ts', 'src/net/outbound.ts', 'src/net/outbound'],
 };
 
 const sourcesIn = (path: string): string[] => {
@@ -76,6 +78,11 @@ export const tables = (): Readonly<Record<string, string>> => ({
       retry ? 'yes' : 'no',
       title,
     ]),
+  ),
+  clients: table(matrixHead, matrixRows()),
+  trust: table(
+    ['variable', 'read by', 'to the roots a program has'],
+    trustVariables.map(({ name, readBy, effect }) => [code(name), readBy, effect === 'adds' ? 'adds' : 'takes their place']),
   ),
   metrics: table(
     ['metric', 'kind', 'labels', 'meaning'],

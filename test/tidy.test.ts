@@ -92,6 +92,7 @@ const owners: Readonly<Record<string, RegExp>> = {
   '@grpc/grpc-js': /^src\/rpc\//,
   'http-proxy': /^src\/cli\/front-door\.ts$/,
   jose: /^src\/(?:broker\/(?:attest|issuer|provider)[./]|cli\/demo\/cluster-issuer\.ts$)/,
+  koffi: /^src\/net\/original-destination\.ts$/,
   oauth4webapi: /^src\/broker\/provider\//,
   pino: /^src\/ops\/log\.ts$/,
   'prom-client': /^src\/ops\/metrics\.ts$/,

@@ -119,6 +119,13 @@ export const runProxy: Command = async (args, terminal) => {
   const { startProxy } = await import('../proxy/run.ts');
   return run('proxy', terminal, async () => {
     const running = await startProxy(settings);
-    return { running, listening: { proxy: running.listen, admin: running.admin }, ready: running.ready() };
+    const { listen, transparent, routes, admin } = running;
+    const listening = {
+      proxy: listen,
+      ...(transparent ? { transparent } : {}),
+      ...Object.fromEntries(routes.map((address, i) => [`route${i + 1}`, address])),
+      admin,
+    };
+    return { running, listening, ready: running.ready() };
   });
 };

@@ -76,12 +76,7 @@ export const routeTunnel = (connect: string, table: RoutingTable, policy: RouteP
 const routeOf = (destination: Destination, table: RoutingTable, policy: RoutePolicy): Route => {
   const target = table.byDestination.get(hostPort(destination));
   if (target) return { kind: 'target', target, configurationVersion: table.configurationVersion };
-  return passRoute(policy);
-};
-
-/** For what no target takes. Throws destination_unmatched where nothing else may pass. */
-export const passRoute = ({ onUnmatched }: RoutePolicy): Route & { readonly kind: 'pass' } => {
-  if (onUnmatched === 'refuse') throw new Fault('destination_unmatched');
+  if (policy.onUnmatched === 'refuse') throw new Fault('destination_unmatched');
   return { kind: 'pass' };
 };
 

@@ -27,6 +27,10 @@ import { createTunnelHandler } from './tunnel.ts';
 
 export interface RunningProxy extends Running {
   readonly listen: AddressInfo;
+  /** Where steering rules lead; undefined without transparent mode. */
+  readonly transparent: AddressInfo | undefined;
+  /** Reverse routes, as they are written. */
+  readonly routes: readonly AddressInfo[];
   readonly admin: AddressInfo;
   /** Resolves when a request now would be treated correctly. */
   readonly ready: () => Promise<void>;
@@ -176,6 +180,8 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     const admin = opened('admin', await startAdmin({ ...settings.admin, metrics, readiness: missing }), (part) => part.close());
     return {
       listen: listener.address,
+      transparent: transparent?.addresses[0],
+      routes: listener.routes,
       admin: admin.address,
       ready: async () => {
         await svids.ready();

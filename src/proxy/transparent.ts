@@ -4,10 +4,11 @@
  * the target's name resolves to now, and to nobody who cannot prove that name (THREATS E-5).
  */
 import { type Destination, hostPort } from '../core/destination.ts';
-import { asFault } from '../core/fault.ts';
+import { asFault, Fault } from '../core/fault.ts';
 import type { Target } from '../core/target.ts';
+import { dialProblem } from '../net/guard.ts';
 import type { SteeredConnection } from './listener/transparent.ts';
-import { passRoute, type RoutingTable } from './route.ts';
+import type { RoutingTable } from './route.ts';
 import { conclude, type Concluded, tlsTermsFor, type TunnelParts } from './tunnel.ts';
 import { dialPolicyOf } from './upstream.ts';
 
@@ -24,8 +25,12 @@ export const createSteeredHandler =
         const { target } = found;
         return connection.serve({ connect: hostPort(destination), schemes, tls: tlsTermsFor(target, destination, parts.interception) });
       }
+      const policy = dialPolicyOf({ kind: 'pass' }, parts.unmatchedPrivateAllowed);
+      const problem = dialProblem(original.address, policy);
+      // The program could not name it to a forward proxy either, and may be kept from it by its user id, which is not ours.
+      if (problem !== undefined) throw new Fault('destination_prohibited', { detail: problem });
       if (found.kind === 'requests') return connection.serve({ connect: undefined, schemes, tls: undefined });
-      const policy = dialPolicyOf(passRoute(parts.routePolicy), parts.unmatchedPrivateAllowed);
+      if (parts.routePolicy.onUnmatched === 'refuse') throw new Fault('destination_unmatched');
       const { socket } = await parts.dialer.open(destination, policy, undefined, original);
       const { fromClientBytes, fromTargetBytes } = await connection.splice(socket);
       return conclude(parts, conclusion, destination, undefined, fromClientBytes, fromTargetBytes);

@@ -69,7 +69,10 @@ export interface ProxySettings {
     /** PEM files trusted for targets in addition to the system's roots. */
     readonly caFiles: readonly string[];
     readonly resolve: readonly ResolveEntry[];
-    /** Whether unmatched traffic may go to private address ranges. */
+    /**
+     * Whether unmatched traffic may go to private address ranges. Unless written: allowed with steered connections, which are most of a
+     * pod's to its cluster and went there by themselves, else refused.
+     */
     readonly unmatchedPrivateAddresses: 'allowed' | 'refused';
     readonly proxy: UpstreamProxySettings | undefined;
   };
@@ -88,12 +91,12 @@ const upstream = keys(
   {
     caFiles: list(filePath('/etc/outrider/targets-ca.pem'), { write: '[/etc/outrider/targets-ca.pem]' }).default([]),
     resolve: list(resolveEntry, { write: '[{host: api.example.com, port: 443, address: 127.0.0.1:15443}]' }).default([]),
-    unmatchedPrivateAddresses: oneOf(['allowed', 'refused']).default('refused'),
+    unmatchedPrivateAddresses: oneOf(['allowed', 'refused']).optional(),
     proxy: upstreamProxy.optional(),
   },
   'a mapping with caFiles, resolve, unmatchedPrivateAddresses or proxy',
 )
-  .transform(({ proxy, ...written }): ProxySettings['upstream'] => ({ ...written, proxy }))
+  .transform(({ proxy, unmatchedPrivateAddresses, ...written }) => ({ ...written, unmatchedPrivateAddresses, proxy }))
   .prefault({});
 
 const interception = keys(
@@ -123,7 +126,10 @@ export const proxySchema = keys(
     log,
   },
   'a mapping',
-).transform(({ transparent, ...written }): ProxySettings => ({ ...written, transparent }));
+).transform(({ transparent, upstream: way, ...written }): ProxySettings => {
+  const unmatchedPrivateAddresses = way.unmatchedPrivateAddresses ?? (transparent ? 'allowed' : 'refused');
+  return { ...written, transparent, upstream: { ...way, unmatchedPrivateAddresses } };
+});
 
 const listenersIn = (document: unknown): Path[] => [
   ['listen'],

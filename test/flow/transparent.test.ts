@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createH2cServer } from 'node:http2';
 import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import t, { type Test } from 'tap';
+import { buildBundle } from '../../scripts/build.ts';
 import { field } from '../fakes/recorder.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 import {
@@ -16,6 +18,7 @@ import {
   transparentPort,
   type TransparentStack,
 } from '../support/namespace.ts';
+import { fromBundle } from '../support/processes.ts';
 import { eventually, host } from '../support/stack.ts';
 
 t.setTimeout(120_000);
@@ -88,6 +91,7 @@ t.test('steered programs', async (t) => {
   const originCa = join(stack.podDir, 'public/origin-ca.pem');
   writeFileSync(otherCa, authority.pem);
   copyFileSync(stack.files.originCa, originCa);
+  chmodSync(originCa, 0o644);
   pod.nameHosts({
     [host]: [pod.outside.ipv4, pod.outside.ipv6],
     [moved]: [pod.elsewhere.ipv4],
@@ -256,7 +260,7 @@ t.test('steered programs', async (t) => {
     for (const [flags, steered] of [
       [['--except-port', '25,400-500'], false],
       [['--except-port', '25,444-500'], true],
-      [['--except-range', `fd00::/8,${pod.outside.ipv4}/27`], false],
+      [['--except-range', `fd00::/8,${pod.outside.ipv4}/28`], false],
       [['--except-range', `fd00::/8,${pod.elsewhere.ipv4}`], true],
       [['--only-port', '80,8000-9000'], false],
       [['--only-port', '80,443'], true],
@@ -277,6 +281,21 @@ t.test('steered programs', async (t) => {
     for (const wanted of ['plain.outrider.test:443', `${pod.elsewhere.ipv4}:8443`, 'other.test:80', `[${pod.elsewhere.ipv6}]:9000`])
       t.ok(destinations.has(wanted), wanted);
   });
+});
+
+t.test('started as the image starts it, the bundle steers too: it brings what reads the original destination', async (t) => {
+  if (!podsArePossible(t)) return;
+  // Away from the repository, where no node_modules is above it.
+  const directory = mkdtempSync(join(tmpdir(), 'outrider-bundle-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  await buildBundle(directory);
+  chmodSync(directory, 0o755);
+  const stack = await startTransparentStack(t, { program: fromBundle(directory) });
+  for (const family of ['-4', '-6']) t.match(await curl(stack, family, `https://${host}/bundled`), { status: 0, out: 'ok' });
+  t.match(
+    stack.origin.requests.map((request) => field(request, 'authorization')),
+    [[/^Bearer eyJ/], [/^Bearer eyJ/]],
+  );
 });
 
 t.test('what no target names is refused where it is configured so, in words where there is room for them', async (t) => {

@@ -2,9 +2,10 @@ import { execFile } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { Metafile } from 'esbuild';
 import t from 'tap';
-import { buildBundle, packagesIn, reachable } from '../../scripts/build.ts';
+import { besideBundle, buildBundle, packagesIn, reachable } from '../../scripts/build.ts';
 import { startDemo } from '../support/demo-process.ts';
 import { root, textOf } from '../support/source-tree.ts';
 import { directoryOf } from '../support/directory.ts';
@@ -13,9 +14,9 @@ import { directoryOf } from '../support/directory.ts';
 const sidecarPackagesMax = 25;
 const vendors = /aws-sdk|@aws|@azure|@google|googleapis|gcp|vault|stripe|openai|anthropic|snowflake|@okta|auth0/i;
 
-/** What the image starts, as the Dockerfile says it: the flags, and the program within the bundle. */
+/** What the last image, the one that is published, starts, as the Dockerfile says it: the flags, and the program within the bundle. */
 const entrypoint = (): { flags: readonly string[]; program: string } => {
-  const [node, ...rest] = JSON.parse(/^ENTRYPOINT (\[.*\])$/m.exec(textOf('Dockerfile'))?.[1] ?? '[]') as string[];
+  const [node, ...rest] = JSON.parse([...textOf('Dockerfile').matchAll(/^ENTRYPOINT (\[.*\])$/gm)].at(-1)?.[1] ?? '[]') as string[];
   if (node !== '/nodejs/bin/node') throw new Error(`the image starts ${node}`);
   return { flags: rest.slice(0, -1), program: relative('/outrider', rest.at(-1) as string) };
 };
@@ -24,6 +25,8 @@ const entrypoint = (): { flags: readonly string[]; program: string } => {
 const image = mkdtempSync(join(tmpdir(), 'outrider-bundle-'));
 const bundle = join(image, 'outrider');
 let metafile: Metafile;
+
+type Koffi = typeof import('koffi').default;
 
 t.before(async () => {
   metafile = await buildBundle(bundle);
@@ -77,23 +80,26 @@ t.test('the demo runs from the bundle', async (t) => {
   t.equal(await demo.stop(), 0);
 });
 
-t.test('the bundle needs nothing beside it', async (t) => {
+t.test('the bundle needs nothing beside it but what is shipped with it', async (t) => {
   const outside = Object.values(metafile.outputs).flatMap(({ imports }) =>
     imports.filter(({ external, path }) => external === true && !path.startsWith('node:')),
   );
   const builtIns = new Set(process.getBuiltinModule('module').builtinModules);
   t.strictSame(
     outside.map(({ path }) => path).filter((path) => !builtIns.has(path)),
-    [],
+    ['koffi'],
   );
+  t.ok(besideBundle.includes('koffi') && besideBundle.length > 1, 'with a library for this platform');
+  const { default: koffi } = (await import(pathToFileURL(join(bundle, 'node_modules/koffi/index.js')).href)) as { default: Koffi };
+  t.equal(koffi.load(null).func('int getpid()')(), process.pid);
   for (const file of ['LICENSE', 'THIRD-PARTY-LICENSES', 'package.json', 'config/demo/proxy.yaml'])
     t.ok(existsSync(join(bundle, file)), file);
 });
 
 t.test('what runs beside a workload is small: few packages, no vendor SDK, none of the broker', async (t) => {
   const outputs = reachable(metafile, 'src/proxy/run.ts');
-  const packages = packagesIn(metafile, outputs);
-  t.ok(packages.length > 0 && packages.length <= sidecarPackagesMax, packages.join(' '));
+  const packages = [...packagesIn(metafile, outputs), ...besideBundle];
+  t.ok(packages.length > besideBundle.length && packages.length <= sidecarPackagesMax, packages.join(' '));
   t.strictSame(
     packages.filter((name) => vendors.test(name)),
     [],
@@ -108,7 +114,7 @@ t.test('what runs beside a workload is small: few packages, no vendor SDK, none 
 
 t.test('every package in the bundle is named with its licence', async (t) => {
   const licenses = readFileSync(join(bundle, 'THIRD-PARTY-LICENSES'), 'utf8');
-  for (const name of packagesIn(metafile, Object.keys(metafile.outputs))) {
+  for (const name of [...packagesIn(metafile, Object.keys(metafile.outputs)), ...besideBundle]) {
     const { name: published } = JSON.parse(textOf(`node_modules/${name}/package.json`)) as { name: string };
     t.match(licenses, new RegExp(`^${published} \\d+\\.\\d+\\.\\d+: \\S`, 'm'));
   }

@@ -100,19 +100,44 @@ const finished = async (child: ChildProcess): Promise<Finished> => {
   return { status, out, err };
 };
 
-/** Addresses that no other process on this machine uses: by process id, from ranges for private use. */
+/** Addresses that no other process on this machine uses: by process id, from ranges for private use (10.192.0.0/11). */
 const subnetOf = (index: number): { v4: (last: number) => string; v6: (last: number) => string } => {
-  const number = (process.pid * 8 + index) % 16_384;
+  const base = (((process.pid & 0x7fff) << 2) + (index & 3)) << 4;
   return {
-    v4: (last) => `10.${192 + (number >> 11)}.${(number >> 3) & 255}.${((number & 7) << 5) + last}`,
+    v4: (last) => `10.${192 + (base >> 16)}.${(base >> 8) & 255}.${(base & 255) + last}`,
     v6: (last) => `fd6f:7574:${(process.pid & 0xffff).toString(16)}:${index.toString(16)}::${last}`,
   };
 };
 
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+const removePod = (name: string): void => {
+  // What still runs in there holds the namespace after its name is gone.
+  const pids = can('ip', 'netns', 'pids', name) ? execFileSync('ip', ['netns', 'pids', name], { encoding: 'utf8' }).split('\n') : [];
+  for (const pid of pids.filter((line) => /^\d+$/.test(line))) can('kill', '-KILL', pid);
+  can('ip', 'link', 'del', name.replace('orp', 'orv'));
+  can('ip', 'netns', 'del', name);
+  rmSync(join('/etc/netns', name), { recursive: true, force: true });
+};
+
+/** Pods of test processes that were killed before they could clean up. */
+const removeAbandoned = (): void => {
+  const names = execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' }).matchAll(/^(orp(\d+)n\d+)\b/gm);
+  for (const [, name, pid] of names) if (!isAlive(Number(pid))) removePod(name as string);
+};
+
 export const startPod = (t: Test): Pod => {
+  if (made === 0) removeAbandoned();
   made += 1;
   const name = `orp${process.pid}n${made}`;
-  const link = `orv${process.pid % 1_000_000}n${made}`;
+  const link = name.replace('orp', 'orv');
   const { v4, v6 } = subnetOf(made);
   const [inside, outside, elsewhere] = [1, 2, 3].map((last): Addresses => ({ ipv4: v4(last), ipv6: v6(last) })) as [
     Addresses,
@@ -121,16 +146,8 @@ export const startPod = (t: Test): Pod => {
   ];
   const etc = join('/etc/netns', name);
   const ip = (...args: readonly string[]): void => void execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  const remove = (): void => {
-    // What still runs in there holds the namespace after its name is gone.
-    const pids = can('ip', 'netns', 'pids', name) ? execFileSync('ip', ['netns', 'pids', name], { encoding: 'utf8' }).split('\n') : [];
-    for (const pid of pids.filter((line) => /^\d+$/.test(line))) can('kill', '-KILL', pid);
-    can('ip', 'link', 'del', link);
-    can('ip', 'netns', 'del', name);
-    rmSync(etc, { recursive: true, force: true });
-  };
-  remove();
-  t.teardown(remove);
+  removePod(name);
+  t.teardown(() => removePod(name));
   const nameHosts: Pod['nameHosts'] = (hosts) => {
     const lines = Object.entries(hosts).flatMap(([named, addresses]) => addresses.map((address) => `${address} ${named}`));
     writeFileSync(join(etc, 'hosts'), ['127.0.0.1 localhost', '::1 localhost', ...lines, ''].join('\n'));
@@ -142,13 +159,13 @@ export const startPod = (t: Test): Pod => {
   ip('netns', 'add', name);
   ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
   for (const { ipv4, ipv6 } of [outside, elsewhere]) {
-    ip('addr', 'add', `${ipv4}/27`, 'dev', link);
+    ip('addr', 'add', `${ipv4}/28`, 'dev', link);
     ip('-6', 'addr', 'add', `${ipv6}/64`, 'dev', link, 'nodad');
   }
   ip('link', 'set', link, 'up');
   const within = (...args: readonly string[]): void => ip('-n', name, ...args);
   within('link', 'set', 'lo', 'up');
-  within('addr', 'add', `${inside.ipv4}/27`, 'dev', 'eth0');
+  within('addr', 'add', `${inside.ipv4}/28`, 'dev', 'eth0');
   within('-6', 'addr', 'add', `${inside.ipv6}/64`, 'dev', 'eth0', 'nodad');
   within('link', 'set', 'eth0', 'up');
 
@@ -210,6 +227,8 @@ export interface TransparentYaml extends BrokerYaml {
   readonly onUnmatched?: string;
   /** More of the proxy's configuration, as YAML. */
   readonly more?: string;
+  /** What runs the proxy, instead of the source: `fromBundle`. */
+  readonly program?: readonly string[];
   /** More arguments of `steer install`. */
   readonly steer?: readonly string[];
 }
@@ -246,7 +265,7 @@ identity:
   brokerCaFile: ${dir}/broker-ca.pem
   tokenFile: ${dir}/token
 collector: { address: "${ipv4}:${collectorPort}", spiffeId: ${collectorId} }
-interception: { bundleFile: ${dir}/public/ca-bundle.pem }
+interception: { bundleFile: ${dir}/public/ca-bundle.pem, trustStoreFile: ${dir}/public/trust-store.p12 }
 onUnmatched: ${changes.onUnmatched ?? 'tunnel'}
 upstream:
   caFiles: [${dir}/origin-ca.pem]
@@ -324,7 +343,7 @@ export const startTransparentStack = async (t: Test, changes: TransparentYaml = 
     ...(changes.steer ?? []),
   );
   if (installed.status !== 0) throw new Error(`steer install failed: ${installed.err}`);
-  const proxy = await startPodProxy(t, pod, file);
+  const proxy = await startPodProxy(t, pod, file, changes.program);
   await proxy.ready;
   return {
     ...stack,

@@ -129,6 +129,13 @@ const read = (bytes: Buffer): FirstBytes | 'more' => {
 /** Fatal, access_denied (RFC 8446 section 6), in a record of the version that every client takes before it knows another. */
 const accessDenied = Buffer.from([21, 3, 1, 0, 2, 2, 49]);
 
+/** The rest of what the program sends is read and dropped: a reset would take the answer back from under its eyes. */
+const endWith = (socket: Socket, answer: Buffer | string): void => {
+  socket.setTimeout(limits.earlyAnswerDrainMs, () => socket.destroy());
+  socket.end(answer);
+  socket.resume();
+};
+
 const steered = (socket: Socket, original: DialAddress, { clock, listener }: TransparentOptions): SteeredConnection => {
   const id = randomUUID();
   let seen: FirstBytes = { kind: 'other' };
@@ -148,8 +155,8 @@ const steered = (socket: Socket, original: DialAddress, { clock, listener }: Tra
     serve: (purpose) => void listener.serve(socket, rest, { ...purpose, originalAddress: original }),
     splice: (target) => listener.join(socket, target, rest),
     refuse: (fault) => {
-      if (seen.kind === 'http1') return void socket.end(problemBytes(fault, id));
-      if (seen.kind === 'tls') return void socket.end(accessDenied);
+      if (seen.kind === 'http1') return endWith(socket, problemBytes(fault, id));
+      if (seen.kind === 'tls') return endWith(socket, accessDenied);
       return void socket.resetAndDestroy();
     },
   };
