@@ -9,12 +9,20 @@ import { hosts, linesOf, type Place, runIn } from './place.ts';
 import { goProgram, programs, python } from './prepare.ts';
 import { type Client, protocols, type Protocol } from './table.ts';
 
+const replaced = "the proxy's credential arrives in the place of the client's own";
+
 export type Cell = (t: Test, place: Place, client: Client, protocol: Protocol) => Promise<void>;
 
 export interface ClientUnderTest {
   /** Exits 0 where the client is installed. */
   readonly probe: readonly string[];
+  /** How it says that a certificate is not to be trusted, where it does not say it of the certificate. */
+  readonly distrust?: RegExp;
+  /** What its cells prove. */
+  readonly proves: string;
   readonly cell: Cell;
+  /** The client without the help that the table says it needs to find the proxy. */
+  readonly alone?: (url: string) => readonly string[];
 }
 
 const node = process.execPath;
@@ -61,21 +69,18 @@ const echoes =
     t.equal(credentialsOf(t, place.origin).length, answers.length, 'each arrived once');
   };
 
-const curl = (url: string, ...more: string[]): readonly string[] => [
-  ...['curl', '--silent', '--show-error', '--fail-with-body', '--max-time', '30', '--header', 'Authorization: Bearer mine'],
-  ...['--write-out', '\n{"status":%{http_code},"version":"%{http_version}"}\n'],
-  ...more,
-  url,
-];
+const curlFlags = ['--silent', '--show-error', '--fail-with-body', '--max-time', '30', '--header', 'Authorization: Bearer mine'];
+const curlSays = ['--write-out', '\n{"status":%{http_code},"version":"%{http_version}"}\n'];
+const curl = (url: string, ...more: string[]): readonly string[] => ['curl', ...curlFlags, ...curlSays, ...more, url];
 
 const curlCell: Cell = async (t, place, client, protocol) => {
   const old = protocol === 'h2' ? [] : ['--http1.0'];
-  await echoes((url) => [curl(url), curl(url, '--data', 'body'), curl(url, '--http2', '--data', 'body'), ...old.map((more) => curl(url, more))])(
-    t,
-    place,
-    client,
-    protocol,
-  );
+  await echoes((url) => [
+    curl(url),
+    curl(url, '--data', 'body'),
+    curl(url, '--http2', '--data', 'body'),
+    ...old.map((more) => curl(url, more)),
+  ])(t, place, client, protocol);
   if (protocol === 'h2') return;
   await runIn(place, client.variables, curl(urlOf(protocol), '--data', 'body', '--header', 'Expect: 100-continue'));
   t.same(
@@ -85,25 +90,31 @@ const curlCell: Cell = async (t, place, client, protocol) => {
   );
 };
 
-const wget = (url: string, place: Place, ...more: string[]): readonly string[] => [
-  ...['wget', '--quiet', '--tries=1', '--timeout=30', '--output-document=-', `--ca-certificate=${place.bundleFile}`],
-  '--header=Authorization: Bearer mine',
+const wgetFlags = ['--no-verbose', '--tries=1', '--timeout=30', '--output-document=-', '--header=Authorization: Bearer mine'];
+const wget = (url: string, { bundleFile }: Place, ...more: string[]): readonly string[] => [
+  'wget',
+  ...wgetFlags,
+  `--ca-certificate=${bundleFile}`,
   ...more,
   url,
 ];
 
 const pythonClient = (name: string): ClientUnderTest => ({
-  probe: [python, '-c', `import ${name.replace('-h2', '')}`],
+  probe: [python, '-c', `import ${name}`],
+  proves: replaced,
   cell: echoes((url, _, protocol) => [[python, program('clients.py'), name === 'httpx' && protocol === 'h2' ? 'httpx-h2' : name, url]]),
 });
 
 const java = (name: string): ClientUnderTest => ({
   probe: ['java', '-version'],
+  proves: replaced,
   cell: echoes((url) => [['java', '-XX:TieredStopAtLevel=1', program('Client.java'), name, url]]),
 });
 
 const webSocket = (name: string): ClientUnderTest => ({
   probe: [node, '--version'],
+  proves: 'the upgrade has the credential, and messages go both ways',
+  ...(name === 'built-in' ? { distrust: /network error|the WebSocket failed/ } : {}),
   cell: async (t, place, client, protocol) => {
     const { stdout } = await runIn(place, client.variables, [node, program('websocket.mjs'), name, urlOf(protocol, '/echo')]);
     t.same(linesOf(stdout), [{ text: 'hello', isWhole: true, code: 4321, reason: 'told to' }]);
@@ -117,7 +128,14 @@ const webSocket = (name: string): ClientUnderTest => ({
 const eventSource: Cell = async (t, place, client, protocol) => {
   const id = `${place.mode}-${protocol}`;
   const url = urlOf(protocol, `/events?id=${id}`);
-  const command = [node, '--experimental-eventsource', '--no-warnings', program('events.mjs'), url, urlOf(protocol, `/events/seen?id=${id}`)];
+  const command = [
+    node,
+    '--experimental-eventsource',
+    '--no-warnings',
+    program('events.mjs'),
+    url,
+    urlOf(protocol, `/events/seen?id=${id}`),
+  ];
   const { stdout } = await runIn(place, client.variables, command);
   t.same(linesOf(stdout), [{ events: ['1', '2', '3'].map((id) => ({ id, data: `event ${id}` })) }]);
   t.equal(credentialsOf(t, place.origin).length, 3, 'the stream, and two requests that say what was seen');
@@ -138,29 +156,60 @@ const objects =
     );
   };
 
+const calls = 'every kind of call, its trailers, deadline and cancellation; a refusal has a status of gRPC';
+const wholeObjects = 'an object is put after 100 Continue, and got, whole';
+
+/** gRPC in clear text is for a port of its own. */
+const grpcClient = (probe: readonly string[], command: readonly string[]): ClientUnderTest => ({
+  probe,
+  proves: calls,
+  cell: (t, place, client, protocol) =>
+    grpcCell([...command, ...(protocol === 'grpc-clear' ? [`${hosts.grpc}:80`, 'clear'] : [`${hosts.grpc}:443`])])(
+      t,
+      place,
+      client,
+      protocol,
+    ),
+});
+
 /** By the names of the table. */
 export const underTest: Readonly<Record<string, ClientUnderTest>> = {
-  curl: { probe: ['curl', '--version'], cell: curlCell },
-  wget: { probe: ['wget', '--version'], cell: echoes((url, place) => [wget(url, place), wget(url, place, '--post-data=body')]) },
-  git: { probe: ['git', '--version'], cell: gitCell },
+  curl: { probe: ['curl', '--version'], proves: replaced, cell: curlCell },
+  wget: {
+    probe: ['wget', '--version'],
+    proves: replaced,
+    cell: echoes((url, place) => [wget(url, place), wget(url, place, '--post-data=body')]),
+  },
+  git: { probe: ['git', '--version'], proves: 'clone, push and fetch without a credential of its own', cell: gitCell },
   'Python urllib': pythonClient('urllib'),
   'Python requests': pythonClient('requests'),
   'Python httpx': pythonClient('httpx'),
-  'Python aiohttp': pythonClient('aiohttp'),
+  'Python aiohttp': { ...pythonClient('aiohttp'), alone: (url) => [python, program('clients.py'), 'aiohttp-alone', url] },
   boto3: {
     probe: [python, '-c', 'import boto3'],
+    proves: wholeObjects,
     cell: objects((endpoint) => [python, program('clients.py'), 'boto3', endpoint]),
   },
-  'Go net/http': { probe: ['test', '-x', goProgram('http')], cell: echoes((url) => [[goProgram('http'), url]]) },
-  'grpc-go': { probe: ['test', '-x', goProgram('grpc')], cell: grpcCell([goProgram('grpc'), `${hosts.grpc}:443`]) },
+  'Go net/http': { probe: ['test', '-x', goProgram('http')], proves: replaced, cell: echoes((url) => [[goProgram('http'), url]]) },
+  'grpc-go': grpcClient(['test', '-x', goProgram('grpc')], [goProgram('grpc')]),
   'Java HttpClient': java('HttpClient'),
   'Java HttpURLConnection': java('HttpURLConnection'),
-  'Node fetch': { probe: [node, '--version'], cell: echoes((url) => [[node, program('http.mjs'), 'fetch', url]]) },
-  'Node https': { probe: [node, '--version'], cell: echoes((url) => [[node, program('http.mjs'), 'https', url]]) },
+  'Node fetch': { probe: [node, '--version'], proves: replaced, cell: echoes((url) => [[node, program('http.mjs'), 'fetch', url]]) },
+  'Node https': { probe: [node, '--version'], proves: replaced, cell: echoes((url) => [[node, program('http.mjs'), 'https', url]]) },
   'Node WebSocket': webSocket('built-in'),
-  ws: webSocket('ws'),
-  'Node EventSource': { probe: [node, '--version'], cell: eventSource },
-  '@grpc/grpc-js': { probe: [node, '--version'], cell: grpcCell([node, program('grpc.mjs'), `${hosts.grpc}:443`]) },
-  'AWS SDK for JavaScript': { probe: [node, '--version'], cell: objects((endpoint) => [node, program('s3.mjs'), endpoint]) },
-  psql: { probe: ['psql', '--version'], cell: postgresCell },
+  ws: { ...webSocket('ws'), alone: (url) => [node, program('websocket.mjs'), 'ws-alone', url.replace(/^http/, 'ws')] },
+  'Node EventSource': {
+    probe: [node, '--version'],
+    distrust: /the stream broke off/,
+    proves: 'each event arrives when it is sent, none later',
+    cell: eventSource,
+  },
+  '@grpc/grpc-js': grpcClient([node, '--version'], [node, program('grpc.mjs')]),
+  'AWS SDK for JavaScript': {
+    probe: [node, '--version'],
+    proves: wholeObjects,
+    cell: objects((endpoint) => [node, program('s3.mjs'), endpoint]),
+    alone: (url) => [node, program('s3.mjs'), url, 'alone'],
+  },
+  psql: { probe: ['psql', '--version'], proves: 'every byte is as the server sent it, and so is its certificate', cell: postgresCell },
 };

@@ -8,11 +8,13 @@ import type { ProxySettings } from '../../src/settings/proxy.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 import { freePort } from '../support/free-port.ts';
 import { prepareStack, proxyYaml, writeWhole } from '../support/stack.ts';
-import { matrix } from './matrix.ts';
+import { underTest } from './cells.ts';
+import { matrix, withoutHelp } from './matrix.ts';
 import { startOrigin } from './origin.ts';
 import { createRepository } from './origin/git.ts';
 import { hosts, type Place, policiesYaml, providersYaml, runIn, targetsYaml } from './place.ts';
 import { postgresPort, startPostgres } from './postgres.ts';
+import { clients } from './table.ts';
 
 t.setTimeout(300_000);
 
@@ -30,7 +32,7 @@ t.teardown(origin.close);
 const database = await freePort();
 const hasPostgres = await startPostgres(t, { host: '127.0.0.1', port: database, authority });
 
-const broker = await stack.startBroker({ providers: providersYaml, targets: targetsYaml, policies: policiesYaml });
+const broker = await stack.startBroker({ providers: providersYaml, targets: targetsYaml(originCaFile), policies: policiesYaml });
 const collector = await stack.startCollector(broker.grpc.port);
 const trustStore = join(files.dir, 'trust-store.p12');
 const dialled: readonly (readonly [string, number, number])[] = [
@@ -38,11 +40,11 @@ const dialled: readonly (readonly [string, number, number])[] = [
   [hosts.api, 80, origin.httpPort],
   [hosts.h2, 443, origin.httpsPort],
   [hosts.grpc, 443, origin.httpsPort],
+  [hosts.grpc, 80, origin.httpPort],
   [hosts.db, postgresPort, database],
 ];
 const yaml = proxyYaml(files, broker.grpc.port, collector.grpc.port, stack.origin)
   .replace('interception: {', `interception: { trustStoreFile: ${trustStore},`)
-  .replace('caFiles: [', `caFiles: [${originCaFile}, `)
   .concat(dialled.map(([host, port, to]) => `    - { host: ${host}, port: ${port}, address: "127.0.0.1:${to}" }\n`).join(''));
 const proxy = await startProxy(parseSettings(yaml, 'proxy.yaml') as ProxySettings, { log: stack.log('proxy') });
 t.teardown(proxy.close);
@@ -55,7 +57,6 @@ const proxyVariables = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'
 const place: Place = {
   mode: 'explicit',
   origin,
-  events: stack.events,
   directory,
   originCaFile,
   bundleFile: files.bundle,
@@ -67,7 +68,16 @@ const place: Place = {
   within: (command) => command,
 };
 
+t.test('the table names every client that is tested, and only variables that "outrider run" sets', async (t) => {
+  t.strictSame(
+    clients.map(({ name }) => name),
+    Object.keys(underTest),
+  );
+  for (const { name, variables } of clients) for (const variable of variables) t.ok(told[variable], `${name}: ${variable}`);
+});
+
 matrix(t, place, { psql: hasPostgres });
+withoutHelp(t, place);
 
 t.test('a program learns why it was refused', async (t) => {
   const command = ['curl', '--silent', '--write-out', '%{http_code}', `https://${hosts.api}/admin/x`];

@@ -1,7 +1,6 @@
 /** Where a cell of the matrix runs: a way in to the proxy, the origin behind it, and what a client is told. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import type { WholeStack } from '../support/stack.ts';
 import type { Origin } from './origin.ts';
 import type { Mode } from './table.ts';
 
@@ -14,9 +13,24 @@ export const hosts = {
   db: 'db.outrider.test',
 } as const;
 
-export const targetsYaml = `  - { name: api, hosts: [${hosts.api}], ports: [443, 80], cleartext: allowed, ${'credentials: [{ provider: own, placement: { kind: bearer } }]'} }
-  - { name: h2, hosts: [${hosts.h2}], protocol: h2, credentials: [{ provider: own, placement: { kind: bearer } }] }
-  - { name: grpc, hosts: [${hosts.grpc}], credentials: [{ provider: own, placement: { kind: bearer } }] }`;
+/** `caFile`: who vouches for the origin, which no system knows. */
+export const targetsYaml = (caFile: string): string => `  - name: api
+    hosts: [${hosts.api}]
+    ports: [443, 80]
+    cleartext: allowed
+    caFile: ${caFile}
+    credentials: [{ provider: own, placement: { kind: bearer } }]
+  - name: h2
+    hosts: [${hosts.h2}]
+    protocol: h2
+    caFile: ${caFile}
+    credentials: [{ provider: own, placement: { kind: bearer } }]
+  - name: grpc
+    hosts: [${hosts.grpc}]
+    ports: [443, 80]
+    cleartext: allowed
+    caFile: ${caFile}
+    credentials: [{ provider: own, placement: { kind: bearer } }]`;
 
 export const providersYaml = `  - { kind: jwt, name: own, audience: "https://api.outrider.test", lifetime: 5m }`;
 
@@ -28,7 +42,6 @@ export const policiesYaml = `  - name: clients
 export interface Place {
   readonly mode: Mode;
   readonly origin: Origin;
-  readonly events: WholeStack['events'];
   /** A directory of its own for what a client writes. */
   readonly directory: string;
   readonly originCaFile: string;
@@ -47,7 +60,12 @@ export interface Output {
 const start = promisify(execFile);
 
 /** Runs a client to its end; its whole output stands in the error when it fails. */
-export const runIn = async (place: Place, variables: readonly string[], command: readonly string[], cwd = place.directory): Promise<Output> => {
+export const runIn = async (
+  place: Place,
+  variables: readonly string[],
+  command: readonly string[],
+  cwd = place.directory,
+): Promise<Output> => {
   const [program, ...args] = place.within(command) as [string, ...string[]];
   try {
     return await start(program, args, { cwd, env: place.environment(variables), timeout: 60_000, maxBuffer: 64 * 1_048_576 });

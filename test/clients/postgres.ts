@@ -55,10 +55,14 @@ export const startPostgres = async (t: Test, o: { host: string; port: number; au
   let said = '';
   server.stderr.on('data', (chunk: Buffer) => (said += chunk));
   const ended = once(server, 'exit');
+  // Where the tests break off, their teardown is not reached.
+  const kill = (): void => void server.kill('SIGQUIT');
+  process.once('exit', kill);
   t.teardown(async () => {
     // Fast shutdown: connections are ended.
     server.kill('SIGINT');
     await ended;
+    process.off('exit', kill);
   });
   await eventually(() => {
     if (server.exitCode !== null) throw new Error(said);

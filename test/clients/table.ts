@@ -9,8 +9,8 @@ export const protocols = {
   h2: 'HTTP/2',
   grpc: 'gRPC',
   'grpc-clear': 'gRPC without TLS',
-  ws: 'ws:',
-  wss: 'wss:',
+  ws: 'WebSocket',
+  wss: 'WebSocket over TLS',
   postgres: 'PostgreSQL',
   'postgres-tls': 'PostgreSQL with TLS',
 } as const;
@@ -86,8 +86,8 @@ export const clients: readonly Client[] = [
   {
     name: 'grpc-go',
     variables: ['SSL_CERT_FILE'],
-    explicit: ['grpc'],
-    transparent: ['grpc'],
+    explicit: ['grpc', 'grpc-clear'],
+    transparent: ['grpc', 'grpc-clear'],
     note: 'All four kinds of calls, trailers, deadline, cancellation.',
   },
   {
@@ -118,8 +118,8 @@ export const clients: readonly Client[] = [
   {
     name: '@grpc/grpc-js',
     variables: ['GRPC_DEFAULT_SSL_ROOTS_FILE_PATH'],
-    explicit: ['grpc'],
-    transparent: ['grpc'],
+    explicit: ['grpc', 'grpc-clear'],
+    transparent: ['grpc', 'grpc-clear'],
     note: 'All four kinds of calls, trailers, deadline, cancellation.',
   },
   {

@@ -6,7 +6,9 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { bundleName, environmentOf, runDirectoryVariable, trustStoreName, trustVariables } from '../../src/cli/run/environment.ts';
+import { limits } from '../../src/core/limits.ts';
 import { directoryOf } from '../support/directory.ts';
+import { freePort } from '../support/free-port.ts';
 import { fromSource } from '../support/processes.ts';
 import { eventually, host, prepareStack, proxyYaml } from '../support/stack.ts';
 
@@ -14,6 +16,7 @@ t.setTimeout(180_000);
 
 /** `outrider run` as a person, a script or a CI job starts it, around real programs; broker, collector and target are real too. */
 const echo: RequestListener = (request, response) => {
+  if (request.url === '/never') return;
   response.end(JSON.stringify({ path: request.url, authorization: request.headers.authorization }));
 };
 
@@ -228,9 +231,9 @@ t.test('a wait of more than a moment is explained, and may be interrupted', asyn
 t.test('a broker that comes up meanwhile is waited for', async (t) => {
   const late = await prepareStack(t, echo);
   // The broker's address, where at first nobody answers: a port that was only free a moment ago may be another's by then.
-  let grpcPort: number | undefined;
+  let grpcPort = 0;
   const front = createServer((socket) => {
-    if (grpcPort === undefined) return socket.destroy();
+    if (grpcPort === 0) return socket.destroy();
     const behind = connect(grpcPort, '127.0.0.1');
     for (const one of [socket, behind]) one.on('error', () => [socket, behind].forEach((end) => end.destroy()));
     return socket.pipe(behind).pipe(socket);
@@ -260,6 +263,7 @@ t.test('the environment has all that is promised, in a private directory that go
   };
   t.match(environment, { ...environmentOf(place), PATH: plain['PATH'], TMPDIR: temporary });
   t.match(readFileSync(place.bundleFile, 'utf8'), /BEGIN CERTIFICATE/);
+  t.ok(statSync(place.trustStoreFile).size > 0);
   child.stdin?.end();
   t.equal((await ended).status, 0);
   t.strictSame(readdirSync(temporary), []);
@@ -287,6 +291,41 @@ t.test('a run inside a run has its own proxy, and trusts it', async (t) => {
   const [outerProxy, answer, innerProxy] = lines(out);
   t.match(JSON.parse(answer as string), { path: '/inner', authorization: /^Bearer eyJ/ });
   t.not(outerProxy, innerProxy);
+});
+
+t.test('reverse routes open as they are written, steering ports do not; a taken port is told, and nothing is run', async (t) => {
+  const [port, steering] = [await freePort(), await freePort()];
+  const file = join(stack.files.dir, 'proxy-with-route.yaml');
+  writeFileSync(file, `${yaml()}routes: [{ listen: "127.0.0.1:${port}", to: "https://${host}" }]\ntransparent: { port: ${steering} }\n`);
+  const { child, out, ended } = start(t, ['sh', '-c', `curl -sS --noproxy '*' http://127.0.0.1:${port}/route && read line`], { file });
+  const answer = await eventually(() => (out().endsWith('}') ? out() : undefined));
+  t.match(JSON.parse(answer), { path: '/route', authorization: /^Bearer eyJ/ });
+  await t.rejects(once(connect(steering, '127.0.0.1'), 'connect'), { code: 'ECONNREFUSED' });
+  const second = await run(t, ['echo', 'ran'], { file });
+  t.match(second, { status: 125, out: '', err: new RegExp(`^outrider run: 127\\.0\\.0\\.1:${port} is in use`) });
+  child.stdin?.end('\n');
+  t.equal((await ended).status, 0);
+});
+
+t.test('what the command left in flight may finish, and a signal is the wish not to wait for it', async (t) => {
+  const script = `curl -sS https://${host}/never > /dev/null 2>&1 & echo $HTTPS_PROXY; read line; exit 5`;
+  const { child, out, temporary, ended } = start(t, ['sh', '-c', script]);
+  await eventually(() => stack.origin.requests.some(({ url }) => url === '/never'));
+  const port = Number(new URL(out()).port);
+  child.stdin?.end('\n');
+  // It takes no new connections, so the command has ended; and it is still there.
+  await eventually(() =>
+    once(connect(port, '127.0.0.1'), 'connect').then(
+      () => false,
+      () => true,
+    ),
+  );
+  t.equal(child.exitCode, null);
+  const begun = performance.now();
+  child.kill('SIGTERM');
+  t.equal((await ended).status, 5, "the command's own status");
+  t.ok(performance.now() - begun < limits.requestDrainMs / 2);
+  t.strictSame(readdirSync(temporary), []);
 });
 
 t.test('what is wrong with the arguments or the configuration is 125 too, and nothing is run', async (t) => {

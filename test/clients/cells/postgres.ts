@@ -23,13 +23,30 @@ export const postgresCell: Cell = async (t, place, client, protocol) => {
   const trust = isSecure ? `sslmode=verify-full sslrootcert=${place.originCaFile}` : 'sslmode=disable';
   const query = async (sql: string): Promise<string> => {
     const connection = `host=${hosts.db} ${way} user=${user} dbname=postgres ${trust} connect_timeout=20 gssencmode=disable`;
-    const command = ['psql', '--no-psqlrc', '--no-password', '--tuples-only', '--no-align', '--set=ON_ERROR_STOP=1', '--command', sql, connection];
+    const command = [
+      'psql',
+      '--no-psqlrc',
+      '--no-password',
+      '--tuples-only',
+      '--no-align',
+      '--set=ON_ERROR_STOP=1',
+      '--command',
+      sql,
+      connection,
+    ];
     return (await runIn(place, client.variables, command)).stdout;
   };
   const secure = await query('select ssl::text from pg_stat_ssl where pid = pg_backend_pid()');
   t.equal(secure.trim(), String(isSecure), 'as the server sees it');
   const rows = await query("select n || ':' || repeat(md5(n::text), 100) from generate_series(1, 2000) n");
-  const own = Array.from({ length: 2000 }, (_, i) => `${i + 1}:${createHash('md5').update(`${i + 1}`).digest('hex').repeat(100)}\n`).join('');
+  const own = Array.from(
+    { length: 2000 },
+    (_, i) =>
+      `${i + 1}:${createHash('md5')
+        .update(`${i + 1}`)
+        .digest('hex')
+        .repeat(100)}\n`,
+  ).join('');
   t.equal(createHash('sha256').update(rows).digest('hex'), createHash('sha256').update(own).digest('hex'), 'six megabytes, unharmed');
   t.same(place.origin.taken(), [], 'nothing else was called');
 };

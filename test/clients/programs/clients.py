@@ -46,12 +46,12 @@ def with_httpx(http2):
             show(response.status_code, response.json(), response.http_version)
 
 
-def with_aiohttp():
+def with_aiohttp(trust_env):
     import aiohttp
 
     async def run():
         # Without trust_env no proxy variable is read.
-        async with aiohttp.ClientSession(trust_env=True, timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with aiohttp.ClientSession(trust_env=trust_env, timeout=aiohttp.ClientTimeout(total=20)) as session:
             for method, data in exchanges:
                 async with session.request(method, url, data=data, headers=own) as response:
                     show(response.status, await response.json())
@@ -84,7 +84,8 @@ clients = {
     "requests": with_requests,
     "httpx": lambda: with_httpx(False),
     "httpx-h2": lambda: with_httpx(True),
-    "aiohttp": with_aiohttp,
+    "aiohttp": lambda: with_aiohttp(True),
+    "aiohttp-alone": lambda: with_aiohttp(False),
     "boto3": with_boto3,
 }
 clients[client]()

@@ -3,9 +3,9 @@
 const [, , url, seen] = process.argv;
 const source = new EventSource(url);
 const got = [];
-source.addEventListener('tick', async ({ data, lastEventId }) => {
+source.addEventListener('tick', ({ data, lastEventId }) => {
   got.push({ id: lastEventId, data });
-  if (got.length < 3) return void (await fetch(seen));
+  if (got.length < 3) return void fetch(seen);
   source.close();
   console.log(JSON.stringify({ events: got }));
 });

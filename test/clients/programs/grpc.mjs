@@ -1,7 +1,7 @@
 // One gRPC call of each kind with @grpc/grpc-js: `grpc.mjs HOST:PORT [clear]`. Prints a JSON line for each.
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { StringValueSchema } from '@bufbuild/protobuf/wkt';
-import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 
 const [, , address, mode] = process.argv;
 const write = (value) => Buffer.from(toBinary(StringValueSchema, { $typeName: 'google.protobuf.StringValue', value }));
@@ -23,6 +23,8 @@ const report = (name, call, messages, start = () => undefined) =>
     call.on('data', (message) => messages.push(message));
     call.on('error', () => undefined);
     call.on('status', ({ code, details, metadata: trailers }) => {
+      // Not connected: no later call would be.
+      if (code === status.UNAVAILABLE) throw new Error(details);
       console.log(JSON.stringify({ call: name, code, details, messages, trailer: trailers.get('x-outrider-trailer')[0] ?? '' }));
       resolve();
     });
@@ -41,7 +43,9 @@ await unary('Unary', 'hello');
 await report('ServerStream', client.makeServerStreamRequest(method('ServerStream'), write, read, '3', metadata(), deadline(20_000)), []);
 
 const joined = [];
-const up = client.makeClientStreamRequest(method('ClientStream'), write, read, metadata(), deadline(20_000), (_, message) => joined.push(message));
+const up = client.makeClientStreamRequest(method('ClientStream'), write, read, metadata(), deadline(20_000), (_, message) =>
+  joined.push(message),
+);
 await report('ClientStream', up, joined, () => {
   for (const part of ['a', 'b', 'c']) up.write(part);
   up.end();

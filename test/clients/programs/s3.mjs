@@ -1,10 +1,10 @@
-// An object put and got with the AWS SDK for JavaScript: `s3.mjs URL`. Prints a JSON line.
+// An object put and got with the AWS SDK for JavaScript: `s3.mjs URL [alone]`. Prints a JSON line.
 import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
 import { GetObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 
-const [, , endpoint] = process.argv;
+const [, , endpoint, alone] = process.argv;
 const hash = (bytes) => createHash('sha256').update(bytes).digest('hex');
 
 const client = new S3Client({
@@ -13,8 +13,11 @@ const client = new S3Client({
   region: 'us-east-1',
   // What the SDK asks for and the proxy writes over.
   credentials: { accessKeyId: 'none', secretAccessKey: 'none' },
+  maxAttempts: 1,
   // The SDK makes agents of its own, which no proxy variable reaches.
-  requestHandler: { httpsAgent: new https.Agent({ proxyEnv: process.env }), httpAgent: new http.Agent({ proxyEnv: process.env }) },
+  requestHandler: alone
+    ? {}
+    : { httpsAgent: new https.Agent({ proxyEnv: process.env }), httpAgent: new http.Agent({ proxyEnv: process.env }) },
 });
 const sent = randomBytes(3 * 1_048_576);
 const { ETag } = await client.send(new PutObjectCommand({ Bucket: 'bucket', Key: 'object-js', Body: sent }));
