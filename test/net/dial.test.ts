@@ -221,7 +221,8 @@ t.test(
     const port = (socket.localPort as number).toString(16).toUpperCase().padStart(4, '0');
     const row = readFileSync('/proc/net/tcp', 'utf8')
       .split('\n')
-      .find((line) => new RegExp(`^ *\\d+: [0-9A-F]{8}:${port} `).test(line)) as string;
+      // Established (01): a port may also stand there for a connection that has ended.
+      .find((line) => new RegExp(`^ *\\d+: [0-9A-F]{8}:${port} [0-9A-F]{8}:[0-9A-F]{4} 01 `).test(line)) as string;
     // The timer that is running (2: keepalive) and the hundredths of a second until it ends.
     const [, timer, left] = / ([0-9]{2}):([0-9A-F]{8}) /.exec(row.replace(/ [0-9A-F]{8}:[0-9A-F]{8} /, ' ')) as unknown as string[];
     t.equal(timer, '02');

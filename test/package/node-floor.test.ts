@@ -37,11 +37,13 @@ t.test('the guard itself is written for any Node', async (t) => {
   t.notMatch(text, /=>|`|\bconst\b|\blet\b|\?\?|\?\.|\bimport\b|\basync\b/);
 });
 
-t.test('nothing else is loaded before the guard has been asked', async (t) => {
+t.test('nothing of ours is loaded before the guard has been asked', async (t) => {
   const imports = [...readFileSync(join(root, 'src/main.ts'), 'utf8').matchAll(/^import (?!type ).*from '(.+)';$/gm)].map(
-    (match) => match[1],
+    (match) => match[1] as string,
   );
-  t.strictSame(imports, ['../bin/node-floor.cjs']);
+  // What Node itself brings is there in every version.
+  const ours = imports.filter((specifier) => specifier !== 'node:os');
+  t.strictSame(ours, ['../bin/node-floor.cjs']);
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> };
   for (const name of ['start', 'outrider', 'pretest']) t.match(scripts[name], /^node bin\/node-floor\.cjs && /, name);
 });

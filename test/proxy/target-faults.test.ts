@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import t, { type Test } from 'tap';
+import { limits } from '../../src/core/limits.ts';
 import { createAuthority } from '../../src/pki/authority.ts';
 import { createKeyPair } from '../../src/pki/key.ts';
 import { issueLeaf } from '../../src/pki/leaf.ts';
@@ -49,9 +50,15 @@ const scripted = (bytes: string, after: (socket: Socket) => void = () => undefin
 
 const get = (scheme: string): string => `GET ${scheme}://${host}/x HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
 
+/** Interim answers before the final one. */
+const interim = /^(?:HTTP\/1\.1 1\d\d [^]*?\r\n\r\n)+/;
+
 const expectFault = async (t: Test, port: number, scheme: 'http' | 'https', status: number, code: string): Promise<void> => {
   const path = await pathTo(t, port);
-  const answer = await exchange(await dial(path.port), get(scheme), wholeResponse);
+  const isFinal = (text: string): boolean => wholeResponse(text.replace(interim, ''));
+  const whole = await exchange(await dial(path.port), get(scheme), isFinal);
+  t.ok((whole.match(/^HTTP\/1\.1 1/gm) ?? []).length <= limits.informationalResponsesMax, 'interim answers travel, up to a bound');
+  const answer = whole.replace(interim, '');
   t.match(answer, new RegExp(`^HTTP/1\\.1 ${status} [^]*"code":"${code}"`), code);
   t.match(answer, new RegExp(`details="${code}"`));
   t.match(
