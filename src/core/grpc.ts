@@ -24,13 +24,19 @@ export const grpcStatusCodes = {
 const contentType = (headers: HeaderList): string => valuesOf(headers, 'content-type')[0]?.toLowerCase() ?? '';
 
 /** A call that needs HTTP/2 all the way. gRPC-Web is made for HTTP/1.1 and is not one. */
-export const isGrpc = (headers: HeaderList): boolean => /^application\/grpc(?:[+;]|$)/.test(contentType(headers));
+export const isGrpc = (headers: HeaderList): boolean => /^application\/grpc[\t ]*(?:[+;]|$)/.test(contentType(headers));
 
-/** A caller that reads a status from grpc-status rather than from HTTP, gRPC-Web included. */
-export const readsGrpcStatus = (headers: HeaderList): boolean => /^application\/grpc(?:-web(?:-text)?)?(?:[+;]|$)/.test(contentType(headers));
+/**
+ * The content type for an answer to a caller that reads its status from grpc-status rather than from HTTP, gRPC-Web included: the
+ * call's own, without parameters. undefined for all others.
+ */
+export const grpcContentType = (headers: HeaderList): string | undefined =>
+  /^(application\/grpc(?:-web(?:-text)?)?(?:\+[a-z0-9.-]{1,32})?)[\t ]*(?:;|$)/.exec(contentType(headers))?.[1];
 
 /** Percent-encoding of a status message ("Percent-Byte-Encoded" in the protocol's grammar). */
 export const grpcMessage = (text: string): string =>
   [...Buffer.from(text, 'utf8')]
-    .map((byte) => (byte >= 0x20 && byte <= 0x7e && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`))
+    .map((byte) =>
+      byte >= 0x20 && byte <= 0x7e && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`,
+    )
     .join('');

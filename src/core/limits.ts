@@ -59,6 +59,9 @@ export const limits = {
   /** Streams a program may open and reset at once, and then a second, before the connection is ended (CVE-2023-44487). */
   clientH2ResetBurst: 1_000,
   clientH2ResetsPerSecond: 100,
+  /** The same for PING and SETTINGS, each of which asks for an answer (CVE-2019-9512, CVE-2019-9515); keepalives come every few seconds. */
+  clientH2ControlBurst: 1_000,
+  clientH2ControlsPerSecond: 10,
 
   // Targets -------------------------------------------------------------------------------------------------------
   /** TCP connect to a target, every address tried included. */

@@ -5,13 +5,13 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { type Destination, hostPort } from '../core/destination.ts';
+import { defaultPort, type Destination, hostPort } from '../core/destination.ts';
 import type { Fault } from '../core/fault.ts';
 import { fromRaw } from '../core/headers.ts';
 import { limits } from '../core/limits.ts';
 import { listening } from '../ops/admin.ts';
 import type { Clock } from '../ops/clock.ts';
-import { type ConnectionClaims, type EngineHandlers, identifiers } from './listener/connection.ts';
+import { type ConnectionClaims, type EngineHandlers, identifiers, ordinaryPatience, type Patience } from './listener/connection.ts';
 import type { TlsTerms } from './listener/handshake.ts';
 import { createHttp1 } from './listener/http1.ts';
 import { createHttp2 } from './listener/http2.ts';
@@ -55,6 +55,8 @@ export interface ListenerOptions {
   readonly routes?: readonly RouteOptions[];
   readonly clock: Clock;
   readonly handlers: ListenerHandlers;
+  /** limits.ts unless a test says otherwise. */
+  readonly patience?: Partial<Patience>;
   readonly onConnections?: (kind: 'client' | 'tunnel', delta: 1 | -1) => void;
 }
 
@@ -111,8 +113,9 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       onGone: (gone) => void socket.once('close', gone),
     });
   };
-  const http1 = createHttp1({ clock, handlers, connections, onConnect });
-  const http2 = createHttp2({ clock, handlers, connections });
+  const patience = { ...ordinaryPatience, ...options.patience };
+  const http1 = createHttp1({ clock, patience, handlers, connections, onConnect });
+  const http2 = createHttp2({ clock, patience, handlers, connections });
   const serve = createServing({ connections, http1, http2, refused: handlers.refused });
 
   http1.server.on('connection', track);
@@ -124,7 +127,12 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       const server = createRoute(route, (socket, ownAuthorities) => {
         track(socket);
         const { scheme } = route.to;
-        void serve(socket, noBytes, { connect: hostPort(route.to), schemes: { tls: scheme, clear: scheme }, tls: undefined, ownAuthorities });
+        void serve(socket, noBytes, {
+          connect: hostPort(route.to),
+          schemes: { tls: scheme, clear: scheme },
+          tls: undefined,
+          ownAuthorities,
+        });
       });
       await listening(server, route.listen.host, route.listen.port);
       routes.push(server);
@@ -155,12 +163,16 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
 };
 
 const createRoute = ({ listen }: RouteOptions, take: (socket: Socket, ownAuthorities: readonly string[]) => void): Server => {
-  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.tcpKeepAliveDelayMs, allowHalfOpen: true }, (socket) => {
-    socket.on('error', () => undefined);
-    // The names by which programs on this machine may call the port; any other Host must be the destination's own (DNS rebinding).
-    const { port } = server.address() as AddressInfo;
-    take(socket, [listen.host, 'localhost', '127.0.0.1', '::1'].map((host) => hostPort({ host, port })));
-  });
+  const server = createServer(
+    { noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.tcpKeepAliveDelayMs, allowHalfOpen: true },
+    (socket) => {
+      socket.on('error', () => undefined);
+      // The names by which programs on this machine may call the port; any other Host must be the destination's own (DNS rebinding).
+      const { port } = server.address() as AddressInfo;
+      const names = [listen.host, 'localhost', '127.0.0.1', '::1'].map((host) => hostPort({ host, port }));
+      take(socket, port === defaultPort('http') ? names.flatMap((name) => [name, name.replace(/:80$/, '')]) : names);
+    },
+  );
   server.maxConnections = limits.clientConnectionsMax;
   return server;
 };

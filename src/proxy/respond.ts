@@ -4,8 +4,8 @@
  */
 import { STATUS_CODES } from 'node:http';
 import type { Fault, FaultCode } from '../core/fault.ts';
-import { grpcMessage, grpcStatusCodes, readsGrpcStatus } from '../core/grpc.ts';
-import { type HeaderField, type HeaderList, valuesOf } from '../core/headers.ts';
+import { grpcContentType, grpcMessage, grpcStatusCodes } from '../core/grpc.ts';
+import type { HeaderField, HeaderList } from '../core/headers.ts';
 import type { ResponseSink } from './exchange.ts';
 
 export interface ProblemResponse {
@@ -72,6 +72,7 @@ const grpcProblemOf = (fault: Fault, requestId: string, contentType: string): Pr
     ['proxy-status', `outrider; error=${proxyStatus}; details="${fault.code}"`],
     ['content-length', '0'],
   ];
+  if (closesConnection(fault)) headers.push(['connection', 'close']);
   return { status: 200, reason: 'OK', headers, body: '' };
 };
 
@@ -84,8 +85,9 @@ export interface Refused {
 /** Answers with the problem, or, when an answer has begun, breaks it off so that it cannot pass for a whole one. */
 export const respond = (sink: ResponseSink, fault: Fault, request: Refused): void => {
   if (sink.hasStarted() || fault.code === 'client_closed') return sink.abort();
-  const [contentType = ''] = readsGrpcStatus(request.headers) ? valuesOf(request.headers, 'content-type') : [];
-  const { status, reason, headers, body } = contentType === '' ? problemOf(fault, request.id) : grpcProblemOf(fault, request.id, contentType);
+  const contentType = grpcContentType(request.headers);
+  const { status, reason, headers, body } =
+    contentType === undefined ? problemOf(fault, request.id) : grpcProblemOf(fault, request.id, contentType);
   sink.head(status, reason, headers);
   if (body !== '') sink.write(Buffer.from(body));
   return sink.end();

@@ -20,6 +20,10 @@ export const dialPolicyOf = (route: Route, unmatchedPrivateAllowed: boolean): Di
 export const send = async (prepared: Prepared, outbound: Outbound, dialPolicy: DialPolicy): Promise<void> => {
   const { sink, originalAddress, upgrade, expectsContinue } = prepared.accepted;
   let joined: Promise<void> | undefined;
+  let isGone = false;
+  sink.onGone(() => (isGone = true));
+  // It left while its grant was fetched: the target need not hear of it.
+  if (isGone) throw new Fault('client_closed');
   const sending = outbound.send(
     {
       destination: prepared.destination,

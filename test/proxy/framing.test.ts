@@ -2,7 +2,7 @@ import type { RequestListener } from 'node:http';
 import t, { type Test } from 'tap';
 import { startRecorder } from '../fakes/recorder.ts';
 import { createTestAuthority } from '../support/certificates.ts';
-import { dial, exchange, type Path, startPath, target, wholeResponse } from '../support/path.ts';
+import { dial, exchange, type Path, startPath, target } from '../support/path.ts';
 
 /** THREATS F-1 to F-9, explicit listener. Whatever is sent, the origin sees as many requests as have an intent. */
 const authority = createTestAuthority();
@@ -159,20 +159,82 @@ t.test('pipelined requests are each judged and answered in order', async (t) => 
   t.notOk(origin.requests.some(({ url: seen }) => seen === '/x/2'));
 });
 
-t.test('Expect: 100-continue is answered once the request is allowed, not before', async (t) => {
-  const { origin, path } = await setUp(t);
-  const allowed = await dial(path.port);
-  const first = await exchange(allowed, `PUT ${url} HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`, (text) =>
-    text.includes('\r\n\r\n'),
+t.test('a chunk extension is bounded, none is passed on, and trailers are bounded too', async (t) => {
+  const { origin, path } = await setUp(t, (request, response) => void request.on('end', () => response.end('ok')).resume());
+  const chunked = (body: string): Promise<string> => send(path, `POST ${url} HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n${body}`);
+  t.match(await chunked(`5;${'x'.repeat(64 * 1024)}\r\nhello\r\n0\r\n\r\n${smuggled}`), /^HTTP\/1\.1 400 [^]*"code":"framing_invalid"/);
+  const many = await dial(path.port);
+  const small = '1;x=y\r\na\r\n'.repeat(20_000);
+  t.match(
+    await exchange(many, `POST ${url} HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n${small}0\r\n\r\n`, (text) =>
+      text.includes('ok'),
+    ),
+    /^HTTP\/1\.1 200 /,
+    'many small ones',
   );
-  t.match(first, /^HTTP\/1\.1 100 Continue\r\n/);
-  t.match(await exchange(allowed, 'body', wholeResponse), /^HTTP\/1\.1 200 /);
-  t.equal(origin.requests[0]?.body, 'body');
-  t.notMatch(origin.raw().join(), /expect:/i);
-  const refused = await exchange(
-    await dial(path.port),
-    `PUT http://echo.outrider.test/a/../b HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 4\r\n\r\n`,
-    (text) => text.includes('\r\n\r\n'),
-  );
-  t.match(refused, /^HTTP\/1\.1 400 /, 'no 100 before a refusal');
+  many.destroy();
+  t.match(await chunked(`1\r\na\r\n0\r\n${'X: y\r\n'.repeat(20_000)}\r\n`), /^HTTP\/1\.1 4(?:00|31) /, 'trailers');
+  t.match(await chunked(`1\r\na\r\n0\r\nContent-Length: 5\r\n\r\nhello${smuggled}`), /^HTTP\/1\.1 400 /, 'a trailer that frames');
+  t.notMatch(origin.raw().join(), /smuggled|;x|x=y/);
 });
+
+/** THREATS F-12. OUTRIDER_SEED repeats a run. */
+t.test(
+  'of twenty requests on one connection, good and bad in any order, the target sees the good ones before the first bad one',
+  async (t) => {
+    const seed = Number(process.env['OUTRIDER_SEED'] ?? Date.now() % 2 ** 31);
+    t.comment(`OUTRIDER_SEED=${seed}`);
+    let state = seed;
+    const below = (n: number): number => {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
+      return Math.floor((state / 0x80000000) * n);
+    };
+    const { origin, path } = await setUp(
+      t,
+      (request, response) => void request.on('end', () => response.end(`answer ${request.url}`)).resume(),
+    );
+    const good = [
+      (at: string) => `GET ${at} HTTP/1.1\r\n${host}\r\n`,
+      (at: string) => `POST ${at} HTTP/1.1\r\n${host}Content-Length: 5\r\n\r\nhello`,
+      (at: string) => `PUT ${at} HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n`,
+      (at: string) => `DELETE ${at} HTTP/1.1\r\n${host}Content-Length: ${smuggled.length}\r\n\r\n${smuggled}`,
+      (at: string) =>
+        `GET ${at} HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n${smuggled.length.toString(16)}\r\n${smuggled}\r\n0\r\n\r\n`,
+    ];
+    const bad = [
+      (at: string) => `GET ${at} HTTP/1.1\r\nHost: other.outrider.test\r\n\r\n`,
+      (at: string) => `POST ${at} HTTP/1.1\r\n${host}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+      (at: string) => `POST ${at} HTTP/1.1\r\n${host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`,
+      (at: string) => `POST ${at} HTTP/1.1\r\n${host}Content-Length: 05\r\n\r\nhello`,
+      (at: string) => `GET ${at} HTTP/1.1\r\n${host}${host}\r\n`,
+      (at: string) => `GET ${at} HTTP/1.1\r\n${host}Connection: authorization\r\n\r\n`,
+      () => 'garbage\r\n\r\n',
+    ];
+    for (let round = 0; round < 150; round += 1) {
+      const before = origin.requests.length;
+      const firstBad = below(20);
+      const bytes: string[] = [];
+      for (let i = 0; i < 20; i += 1) {
+        const kinds = i === firstBad || (i > firstBad && below(3) === 0) ? bad : good;
+        bytes.push((kinds[below(kinds.length)] as (at: string) => string)(`${url}/${round}/${i}`));
+      }
+      // In one piece, or cut anywhere.
+      const socket = await dial(path.port);
+      const answer = exchange(socket, '');
+      for (let rest = bytes.join(''); rest !== '' && socket.writable; ) {
+        const length = below(4) === 0 ? rest.length : 1 + below(400);
+        socket.write(rest.slice(0, length));
+        rest = rest.slice(length);
+        await new Promise(setImmediate);
+      }
+      const text = await answer;
+      const seen = origin.requests.slice(before).map(({ url: at }) => at);
+      const wanted = Array.from({ length: firstBad }, (_, i) => `/x/${round}/${i}`);
+      const answers = [...text.matchAll(/answer (\S+?)(?=HTTP|\r|$)/g)].map(([, at]) => at);
+      if (JSON.stringify([seen, answers]) !== JSON.stringify([wanted, wanted]))
+        t.fail(`seed ${seed}: ${seen.join()} ${answers.join()} for ${bytes.join('')}`);
+    }
+    t.equal(path.events.filter(({ kind }) => kind === 'intent').length, origin.requests.length);
+    t.notMatch(origin.requests.map(({ url: at }) => at).join(), /smuggled/);
+  },
+);

@@ -124,12 +124,12 @@ for (const [shape, send] of Object.entries(shapes)) {
   });
 
   t.test(`${shape}: a body goes up as it came, with its framing`, async (t) => {
-    const { origin, path } = await setUp(t);
+    const { origin, path } = await setUp(t, { answer: (request, response) => void request.once('end', () => response.end('ok')) });
     await send(path, { method: 'POST', headers: 'Content-Length: 5\r\n', body: 'hello' });
     await send(path, {
       method: 'DELETE',
       headers: 'Transfer-Encoding: chunked\r\n',
-      body: '3;ext=1\r\nGET\r\n2\r\n /\r\n0\r\nX-Trailer: 1\r\n\r\n',
+      body: '3;ext=1\r\nGET\r\n2\r\n /\r\n0\r\nX-Trailer: 1\r\nauthorization: Bearer theirs\r\nHost: theirs.test\r\n\r\n',
     });
     t.same(
       origin.requests.map(({ method, body }) => [method, body]),
@@ -138,7 +138,8 @@ for (const [shape, send] of Object.entries(shapes)) {
         ['DELETE', 'GET /'],
       ],
     );
-    t.notMatch(origin.raw().join(), /ext=1|X-Trailer/i, 'chunk extensions and trailers stay here');
+    t.match(origin.raw().join(), /\r\n0\r\nX-Trailer: 1\r\n\r\n/, 'trailers go on');
+    t.notMatch(origin.raw().join(), /ext=1|theirs/i, 'chunk extensions, and trailers that frame or authenticate, stay here');
   });
 
   t.test(`${shape}: Connection-named fields go before the credential is set`, async (t) => {

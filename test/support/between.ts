@@ -26,14 +26,14 @@ export interface Between {
 export const between = async (
   t: Test,
   server: Pick<Server, 'listen' | 'address' | 'on' | 'close' | 'once'>,
-  options: Partial<PathOptions> & { readonly target?: Parameters<typeof target>[1] } = {},
+  options: Partial<PathOptions> & { readonly target?: Parameters<typeof target>[1]; readonly morePins?: PathOptions['pins'] } = {},
 ): Promise<Between> => {
-  const { target: changes, ...rest } = options;
+  const { target: changes, morePins = [], ...rest } = options;
   const origin = await listen(t, server);
   const path = await startPath({
     dir: directoryOf(t),
     targets: [target('echo', changes)],
-    pins: [80, 443].map((port) => ({ host, port, address: '127.0.0.1', addressPort: origin.port })),
+    pins: [...[80, 443].map((port) => ({ host, port, address: '127.0.0.1', addressPort: origin.port })), ...morePins],
     trustPem: authority.pem,
     ...rest,
   });
@@ -94,12 +94,21 @@ export const talk = (socket: Duplex): Conversation => {
   };
 };
 
-/** A target that is told every connection and the bytes it gets. */
-export const rawTarget = (onConnection: (conversation: Conversation & { readonly socket: Socket }) => void, { allowHalfOpen = false } = {}): Server =>
-  createServer({ allowHalfOpen, noDelay: true }, (socket) => onConnection(talk(socket) as Conversation & { readonly socket: Socket }));
+/** A target that is told every connection and the bytes it gets. What it still waits for when a test is over is nobody's. */
+export const rawTarget = (
+  onConnection: (conversation: Conversation & { readonly socket: Socket }) => void | Promise<void>,
+  { allowHalfOpen = false } = {},
+): Server =>
+  createServer({ allowHalfOpen, noDelay: true }, (socket) => {
+    const conversation = talk(socket) as Conversation & { readonly socket: Socket };
+    Promise.resolve(onConnection(conversation)).catch(() => undefined);
+  });
 
 /** A connection to the forward proxy, or to one of its reverse routes. */
-export const program = async (path: Path, { allowHalfOpen = false, port = path.port } = {}): Promise<Conversation & { readonly socket: Socket }> => {
+export const program = async (
+  path: Path,
+  { allowHalfOpen = false, port = path.port } = {},
+): Promise<Conversation & { readonly socket: Socket }> => {
   const socket = connect({ host: '127.0.0.1', port, noDelay: true, allowHalfOpen });
   const conversation = talk(socket) as Conversation & { readonly socket: Socket };
   await once(socket, 'connect');

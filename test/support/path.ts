@@ -13,12 +13,12 @@ import type { Rule } from '../../src/core/policy.ts';
 import { Secret } from '../../src/core/secret.ts';
 import type { Target } from '../../src/core/target.ts';
 import { createDialer, createResolver, type PinnedAddress } from '../../src/net/dial.ts';
-import { createOutbound } from '../../src/net/outbound.ts';
+import { createOutbound, type OutboundOptions } from '../../src/net/outbound.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { createMetrics } from '../../src/ops/metrics.ts';
 import type { GrantSource } from '../../src/proxy/grant.ts';
-import { startListener } from '../../src/proxy/listener.ts';
+import { type ListenerOptions, type RouteOptions, startListener } from '../../src/proxy/listener.ts';
 import { createInterception } from '../../src/proxy/listener/interception.ts';
 import { createPipeline, reportFault } from '../../src/proxy/pipeline.ts';
 import { routingTable } from '../../src/proxy/route.ts';
@@ -67,19 +67,31 @@ export interface PathOptions {
   readonly grants?: GrantSource;
   /** Throws to refuse an intent. */
   readonly onIntent?: (draft: AccessEventDraft) => void;
+  /** Of the explicit listener. */
+  readonly host?: string;
+  readonly routes?: readonly RouteOptions[];
+  /** How long targets, and programs, are waited for; limits.ts unless given. */
+  readonly patience?: OutboundOptions['patience'];
+  readonly clientPatience?: ListenerOptions['patience'];
+  readonly onConnections?: (kind: 'client' | 'tunnel', delta: 1 | -1) => void;
 }
 
 export interface Path {
   readonly port: number;
+  /** Ports of the reverse routes, in their order. */
+  readonly routes: readonly number[];
   /** What programs trust: the public bundle. */
   readonly bundle: string;
   readonly events: AccessEventDraft[];
   readonly logs: string[];
   readonly metrics: () => Promise<string>;
+  /** As at a shutdown. */
+  readonly drain: (timeoutMs: number) => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
-export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 'tunnel', grants, onIntent }: PathOptions): Promise<Path> => {
+export const startPath = async (options: PathOptions): Promise<Path> => {
+  const { dir, targets, pins, trustPem, onUnmatched = 'tunnel', grants, onIntent } = options;
   const metrics = createMetrics('proxy');
   const logs: string[] = [];
   const log = createLog({ role: 'proxy', level: 'debug', write: (line) => logs.push(line) });
@@ -102,7 +114,7 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
   const byName = new Map(targets.map((one) => [one.name, one]));
   const resolver = createResolver(pins);
   const dialer = createDialer({ resolver, chain: undefined });
-  const outbound = createOutbound({ dialer, trustPems: [trustPem] });
+  const outbound = createOutbound({ dialer, trustPems: [trustPem], ...(options.patience ? { patience: options.patience } : {}) });
   const shared = {
     table: () => table,
     routePolicy: { onUnmatched },
@@ -125,8 +137,11 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
     outbound,
   });
   const listener = await startListener({
-    host: '127.0.0.1',
+    host: options.host ?? '127.0.0.1',
     port: 0,
+    routes: options.routes ?? [],
+    ...(options.clientPatience ? { patience: options.clientPatience } : {}),
+    ...(options.onConnections ? { onConnections: options.onConnections } : {}),
     clock,
     handlers: {
       request: pipeline,
@@ -136,6 +151,8 @@ export const startPath = async ({ dir, targets, pins, trustPem, onUnmatched = 't
   });
   return {
     port: listener.address.port,
+    routes: listener.routes.map(({ port }) => port),
+    drain: listener.drain,
     bundle: readFileSync(bundleFile, 'utf8'),
     events,
     logs,

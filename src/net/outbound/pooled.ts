@@ -27,7 +27,10 @@ export const createPooled = ({ scheme, host, port }: Destination, open: Open, pa
     strictContentLength: true,
     connect: (_options, callback) => {
       open('http/1.1').then(
-        (socket) => callback(null, socket),
+        (socket) => {
+          socket.on('error', asBroken);
+          callback(null, socket);
+        },
         (error: Error) => callback(error, null),
       );
     },
@@ -52,6 +55,14 @@ export const createPooled = ({ scheme, host, port }: Destination, open: Open, pa
     retire: () => pool.close(),
     destroy: () => pool.destroy(),
   };
+};
+
+/**
+ * undici takes a reset for the end of an answer that is framed by the connection's end; nobody can tell it from a truncated one
+ * (THREATS F-11). Listens before undici does.
+ */
+const asBroken = (error: NodeJS.ErrnoException): void => {
+  if (error.code === 'ECONNRESET') error.code = 'ECONNABORTED';
 };
 
 class ReceivingHandler implements Dispatcher.DispatchHandler {

@@ -51,16 +51,21 @@ export const admit = ({ method, target, httpVersion, headers }: RequestHead): Ad
   const expectations = valuesOf(headers, 'expect');
   if (expectations.length > 1 || expectations.some((value) => value.toLowerCase() !== '100-continue'))
     throw new Fault('expectation_failed');
-  return { hasBody: framing.hasBody, expectsContinue: expectations.length === 1, host: hosts[0], upgrade: upgradeAsked(httpVersion, headers) };
+  // HTTP/1.0 has no 100, so the expectation is ignored (RFC 9110 section 10.1.1).
+  const expectsContinue = expectations.length === 1 && httpVersion === '1.1';
+  return { hasBody: framing.hasBody, expectsContinue, host: hosts[0], upgrade: upgradeAsked(httpVersion, headers) };
 };
 
 /**
  * The protocols to change to (RFC 9110 section 7.8). HTTP/2 by upgrade is deprecated (RFC 9113 section 3.1) and is not one of them:
- * such a request is answered over HTTP/1.1. Anything that is not a plain list of protocol names is ignored, as the RFC allows.
+ * such a request is answered over HTTP/1.1. Anything that is not a plain list of protocol names is ignored, as the RFC allows, and so is
+ * the wish of a request with a body: where that ends, the new protocol would have to begin.
  */
 export const upgradeAsked = (httpVersion: string, headers: HeaderList): string | undefined => {
   const asked = valuesOf(headers, 'upgrade');
   if (asked.length !== 1 || httpVersion !== '1.1' || !nominatedBy(headers).has('upgrade')) return undefined;
+  const hasBody = valuesOf(headers, 'transfer-encoding').length > 0 || valuesOf(headers, 'content-length').some((length) => length !== '0');
+  if (hasBody) return undefined;
   const protocols = (asked[0] as string).split(',').map((protocol) => protocol.trim());
   const isPlain = protocols.every((protocol) => /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:\/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?$/.test(protocol));
   return isPlain && !protocols.some((protocol) => /^h2c?$/i.test(protocol)) ? protocols.join(', ') : undefined;
@@ -73,6 +78,8 @@ export interface AdmittedH2 {
   /** The fields without pseudo-header fields and Host. */
   readonly headers: HeaderList;
   readonly expectsContinue: boolean;
+  /** Content-Length says that nothing follows, whatever the stream's end says. */
+  readonly isEmpty: boolean;
 }
 
 /**
@@ -87,18 +94,23 @@ export const admitH2 = (raw: HeaderList): AdmittedH2 => {
   };
   const [method, path, authority] = [pseudo(':method'), pseudo(':path'), pseudo(':authority')];
   if (method === 'CONNECT' || method === 'TRACE') throw new Fault('method_refused');
-  if (method === undefined || path === undefined || !tokenPattern.test(method)) throw malformed('A pseudo-header field is missing or not valid.');
+  if (method === undefined || path === undefined || !tokenPattern.test(method))
+    throw malformed('A pseudo-header field is missing or not valid.');
+  // RFC 9113 section 8.3.1: an absolute URL would be one more claim, which nobody makes honestly.
+  if (!path.startsWith('/')) throw malformed(':path is not a path.');
   const fields = raw.filter(([name]) => !name.startsWith(':'));
   for (const [name, value] of fields) {
     if (!tokenPattern.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) throw malformed('A field could not be written as HTTP/1.1.');
   }
   // As HTTP/1.1 would have it: one set of rules for both.
   const hosts = valuesOf(fields, 'host');
-  if (authority !== undefined && hosts.some((host) => host.toLowerCase() !== authority.toLowerCase())) throw new Fault('authority_mismatch');
+  if (authority !== undefined && hosts.some((host) => host.toLowerCase() !== authority.toLowerCase()))
+    throw new Fault('authority_mismatch');
   const host: HeaderList = authority === undefined || hosts.length > 0 ? [] : [['host', authority]];
   const admitted = admit({ method, target: path, httpVersion: '1.1', headers: [...host, ...fields] });
   const headers = withJoinedCookie(fields.filter(([name]) => name !== 'host'));
-  return { method, authority: admitted.host, path, headers, expectsContinue: admitted.expectsContinue };
+  const isEmpty = valuesOf(fields, 'content-length')[0] === '0';
+  return { method, authority: admitted.host, path, headers, expectsContinue: admitted.expectsContinue, isEmpty };
 };
 
 /** HTTP/2 may split Cookie; elsewhere it is one field (RFC 9113 section 8.2.3). */

@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import type { Scheme } from '../../core/destination.ts';
 import type { Fault } from '../../core/fault.ts';
 import { type HeaderList, valuesOf } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
 import type { DialAddress } from '../../net/dial.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Accepted } from '../exchange.ts';
@@ -33,8 +34,22 @@ export interface EngineHandlers {
   readonly refused: (fault: Fault) => void;
 }
 
+/** How long programs are waited for; limits.ts says why. */
+export interface Patience {
+  readonly keepAliveMs: number;
+  readonly bodyIdleMs: number;
+  readonly stallMs: number;
+}
+
+export const ordinaryPatience: Patience = {
+  keepAliveMs: limits.clientKeepAliveTimeoutMs,
+  bodyIdleMs: limits.bodyIdleTimeoutMs,
+  stallMs: limits.clientStallTimeoutMs,
+};
+
 export interface EngineOptions {
   readonly clock: Clock;
+  readonly patience: Patience;
   readonly handlers: EngineHandlers;
   readonly connections: Connections;
 }

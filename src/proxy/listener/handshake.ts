@@ -7,7 +7,8 @@ import { limits } from '../../core/limits.ts';
 export type Spoken = 'h2' | 'http/1.1' | 'http/1.0';
 
 /** HTTP/1.1 unless the program speaks nothing but HTTP/2, or the target needs HTTP/2 (DESIGN section 9). */
-const preferences = (prefersH2: boolean): readonly Spoken[] => (prefersH2 ? ['h2', 'http/1.1', 'http/1.0'] : ['http/1.1', 'http/1.0', 'h2']);
+const preferences = (prefersH2: boolean): readonly Spoken[] =>
+  prefersH2 ? ['h2', 'http/1.1', 'http/1.0'] : ['http/1.1', 'http/1.0', 'h2'];
 
 export interface TlsTerms {
   readonly secureContext: SecureContext;

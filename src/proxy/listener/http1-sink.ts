@@ -29,6 +29,7 @@ export class Http1Sink implements ResponseSink {
   #bytes = 0;
   #firstByteAt = 0;
   #isEnded = false;
+  #hasContinued = false;
   #upgradedBytes = 0;
   /** Called before the connection is joined to the target's. */
   beforeUpgrade: () => void = () => undefined;
@@ -39,6 +40,8 @@ export class Http1Sink implements ResponseSink {
     this.#now = now;
     this.#early = early;
     response.sendDate = false;
+    // Whatever its TE says: HTTP/1.0 has no chunks.
+    if (request.httpVersion === '1.0') response.useChunkedEncodingByDefault = false;
     // A broken connection is told by 'close'; without a listener its error would end the process.
     response.on('error', () => undefined);
   }
@@ -47,13 +50,24 @@ export class Http1Sink implements ResponseSink {
   informational(status: number, headers: HeaderList): void {
     const { socket } = this.#response;
     if (this.#request.httpVersion !== '1.1' || this.#status !== 0 || !socket?.writable) return;
+    if (status === 100) {
+      if (this.#hasContinued) return;
+      this.#hasContinued = true;
+      // Not by hand: node:http closes the connection after an answer to an Expect that it has not seen continued.
+      return this.#response.writeContinue();
+    }
     socket.write(headBytes(status, headers), 'latin1');
   }
 
   head(status: number, reason: string, headers: HeaderList): void {
     this.#status = status;
     this.#firstByteAt = this.#now();
-    this.#response.writeHead(status, reason, toRaw(headers));
+    // A program that was not told to continue may or may not send its body: what comes next could be read in two ways (THREATS F-9).
+    // node:http sees to it for 100-continue alone.
+    const { headers: asked, complete } = this.#request;
+    if (asked.expect !== undefined && !this.#hasContinued && !complete) this.#response.shouldKeepAlive = false;
+    // HTTP/2 has no reason phrases; some programs of HTTP/1 want one.
+    this.#response.writeHead(status, reason === '' ? (STATUS_CODES[status] ?? '') : reason, toRaw(headers));
     // A head whose body takes its time (event streams) must not wait for it; one with a body at hand goes out with it.
     setImmediate(() => {
       if (!this.#isEnded && this.#bytes === 0 && !this.#response.destroyed) this.#response.flushHeaders();
@@ -72,7 +86,8 @@ export class Http1Sink implements ResponseSink {
   end(trailers: HeaderList = []): void {
     this.#isEnded = true;
     // Without a chunked body there is no place for them, and a recipient may do without (RFC 9110 section 6.5.1).
-    if (trailers.length > 0 && this.#response.chunkedEncoding) this.#response.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
+    if (trailers.length > 0 && this.#response.chunkedEncoding)
+      this.#response.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
     this.#response.end(() => {
       if (this.#request.complete) return;
       // Answered before the request was all here: what still comes is dropped for a moment, so that the program can read the
@@ -104,10 +119,10 @@ export class Http1Sink implements ResponseSink {
   abort(): void {
     this.#isEnded = true;
     const { socket, httpVersion } = this.#request;
-    this.#response.destroy();
     // To HTTP/1.0 an orderly close would be the whole answer's end (THREATS F-11); TLS tells by the missing close_notify.
     if (httpVersion === '1.0' && !(socket instanceof TLSSocket)) socket.resetAndDestroy();
     else socket.destroy();
+    this.#response.destroy();
   }
 
   onGone(gone: () => void): void {

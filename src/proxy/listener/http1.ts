@@ -10,9 +10,9 @@ import { asFault, Fault, type FaultCode } from '../../core/fault.ts';
 import { fromRaw } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import type { Accepted } from '../exchange.ts';
-import { closesConnection, problemBytes, respond } from '../respond.ts';
+import { problemBytes, respond } from '../respond.ts';
 import { type Admitted, admit, readRequestTarget, upgradeAsked } from './admit.ts';
-import { type EngineOptions, hostClaim, identifiers } from './connection.ts';
+import { type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
 import { Http1Sink } from './http1-sink.ts';
 import { StreamBody } from './stream-body.ts';
 
@@ -29,27 +29,52 @@ export interface Http1Options extends EngineOptions {
 }
 
 interface Exchange {
-  readonly body: StreamBody | undefined;
+  readonly request: IncomingMessage;
   readonly response: ServerResponse;
+  readonly body: StreamBody | undefined;
 }
 
-export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Options): Http1Engine => {
-  /** The exchange that a connection is in the middle of. */
-  const current = new WeakMap<Socket, Exchange>();
+/** What one connection is in the middle of. */
+interface Line {
+  current: Exchange | undefined;
   /** Settles when the connection may take its next request. */
-  const busy = new WeakMap<Socket, Promise<void>>();
-  /** Connections that were answered with an end: whatever else they have sent is nobody's request. */
-  const ending = new WeakSet<Socket>();
+  turn: Promise<void> | undefined;
+  /** Requests that wait for their turn. */
+  waiting: number;
+  /** The parser has given up: what it had not read whole by then never will be. */
+  failure: Fault | undefined;
+}
+
+export const createHttp1 = ({ clock, patience, handlers, connections, onConnect }: Http1Options): Http1Engine => {
+  const lines = new WeakMap<Socket, Line>();
   const open = new Set<ServerResponse>();
   let isDraining = false;
 
-  /** A pipelined request waits for the answer before it, so that an unsafe one never overtakes (RFC 9112 section 9.3.2). */
-  const inTurn = (socket: Socket, response: ServerResponse, take: () => void): void => {
-    const before = busy.get(socket);
-    busy.set(socket, new Promise((resolve) => response.once('close', () => resolve())));
+  const lineOf = (socket: Socket): Line => {
+    const known = lines.get(socket);
+    if (known) return known;
+    const line: Line = { current: undefined, turn: undefined, waiting: 0, failure: undefined };
+    lines.set(socket, line);
+    return line;
+  };
+
+  /**
+   * A pipelined request waits for the answer before it, so that an unsafe one never overtakes (RFC 9112 section 9.3.2). After an answer
+   * that ends the connection, whatever else it has sent is nobody's request. `response` is what the next one waits for.
+   */
+  const inTurn = (socket: Socket, response: ServerResponse | undefined, take: () => void): void => {
+    const line = lineOf(socket);
+    const before = line.turn;
+    if (response) line.turn = new Promise((resolve) => response.once('close', () => resolve()));
     if (before === undefined) return take();
+    line.waiting += 1;
+    if (line.waiting > limits.clientPipelinedRequestsMax) {
+      if (!socket.destroyed) handlers.refused(new Fault('overloaded', { detail: 'Too many requests wait on one connection.' }));
+      return void socket.destroy();
+    }
     return void before.then(() => {
-      if (!socket.destroyed && !response.destroyed) take();
+      line.waiting -= 1;
+      if (!socket.destroyed && !socket.writableEnded && !response?.destroyed) take();
     });
   };
 
@@ -72,7 +97,6 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
 
   const refuse = (request: IncomingMessage, sink: Http1Sink, thrown: unknown): void => {
     const fault = asFault(thrown);
-    if (closesConnection(fault)) ending.add(request.socket);
     handlers.refused(fault);
     respond(sink, fault, { id: randomUUID(), headers: fromRaw(request.rawHeaders) });
   };
@@ -88,13 +112,14 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void =>
     inTurn(request.socket, response, () => {
-      if (ending.has(request.socket)) return;
+      const line = lineOf(request.socket);
       const sink = new Http1Sink({ request, response, now: clock.monotonic });
       track(response);
       try {
+        if (line.failure && !request.complete) throw line.failure;
         const admitted = admit(headOf(request));
-        const body = admitted.hasBody ? bodyOf(request, response, admitted) : undefined;
-        current.set(request.socket, { body, response });
+        const body = admitted.hasBody ? bodyOf(request, sink, admitted, patience) : undefined;
+        line.current = { request, response, body };
         const accepted: Accepted = { ...accept(request, admitted), body, upgrade: undefined, sink };
         void handlers.request(accepted).then(() => body?.return());
       } catch (thrown) {
@@ -104,21 +129,24 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
 
   /** From here the connection is no longer the HTTP server's: its answer, errors and time limits are ours. */
   const onUpgrade = (request: IncomingMessage, socket: Socket, early: Buffer): void => {
-    socket.setTimeout(0);
     socket.on('error', () => undefined);
+    const stopWatching = watchLeaving(socket);
     const response = new ServerResponse(request);
     inTurn(socket, response, () => {
+      // Here and not before: the answer to the request before this one has set the time limit of an idle connection.
+      socket.setTimeout(0);
       response.assignSocket(socket);
       response.shouldKeepAlive = false;
-      response.once('finish', () => socket.end());
+      response.once('finish', () => {
+        stopWatching();
+        leave(socket);
+      });
       const sink = new Http1Sink({ request, response, now: clock.monotonic, early });
       track(response);
       // Taken from the response when it is joined to the target, so that the response's own end never comes.
       socket.once('close', () => open.delete(response));
-      const stopWatching = watchLeaving(socket);
       try {
         const admitted = admit(headOf(request));
-        if (admitted.hasBody) throw new Fault('framing_invalid', { detail: 'A request to upgrade has no body.' });
         sink.beforeUpgrade = stopWatching;
         void handlers.request({ ...accept(request, admitted), body: undefined, upgrade: admitted.upgrade, sink });
       } catch (thrown) {
@@ -127,25 +155,45 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
     });
   };
 
+  const onConnectMethod = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
+    socket.on('error', () => undefined);
+    inTurn(socket, undefined, () => {
+      socket.setTimeout(0);
+      try {
+        if (connections.has(socket))
+          throw new Fault('method_refused', { detail: 'CONNECT is for the forward proxy itself, and never inside a tunnel.' });
+        const { host } = admit(headOf(request));
+        // RFC 9112 section 3.2.3: Host repeats the authority. One without a port, as some clients send, is completed.
+        if (host !== undefined && !isSameAuthority(request.url as string, host)) throw new Fault('authority_mismatch');
+        onConnect(request, socket, head);
+      } catch (thrown) {
+        const fault = asFault(thrown);
+        handlers.refused(fault);
+        leave(socket, problemBytes(fault, randomUUID()));
+      }
+    });
+  };
+
   const onClientError = (error: Error & { code?: string }, socket: Socket): void => {
-    if (ending.has(socket)) return;
-    ending.add(socket);
+    const line = lineOf(socket);
+    if (line.failure || socket.destroyed || socket.writableEnded) return;
     const fault = clientFault(error);
-    const exchange = current.get(socket);
-    if (exchange && !exchange.response.writableFinished) {
-      // The head is being handled, perhaps already sent on: the target's connection must not be reused (THREATS F-5).
-      exchange.body?.fail(fault);
-      if (exchange.response.headersSent || !exchange.body) return void socket.destroy();
-      return;
-    }
-    handlers.refused(fault);
-    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
-    return void socket.end(problemBytes(fault, randomUUID()));
+    line.failure = fault;
+    const { current } = line;
+    const isInBody = current !== undefined && !current.request.complete;
+    // The head is being handled, perhaps already sent on: the target's connection must not be reused (THREATS F-5).
+    if (isInBody) current.body?.fail(fault);
+    if (fault.code === 'client_closed' || (isInBody && current.response.headersSent)) return void socket.destroy();
+    if (isInBody && current.body) return undefined;
+    return inTurn(socket, undefined, () => {
+      handlers.refused(fault);
+      leave(socket, problemBytes(fault, randomUUID()));
+    });
   };
 
   /** Nothing moved for long: ends a program that has stopped reading, never one that waits for a quiet target. */
   const onTimeout = (socket: Socket): void => {
-    const exchange = current.get(socket);
+    const exchange = lines.get(socket)?.current;
     const isWaiting = exchange !== undefined && !exchange.response.writableFinished && !exchange.response.writableNeedDrain;
     if (!isWaiting) socket.destroy();
   };
@@ -159,7 +207,7 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
     headersTimeout: limits.requestHeadersTimeoutMs,
     requestTimeout: 0,
     connectionsCheckingInterval: 1_000,
-    keepAliveTimeout: limits.clientKeepAliveTimeoutMs,
+    keepAliveTimeout: patience.keepAliveMs,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: limits.tcpKeepAliveDelayMs,
@@ -169,27 +217,18 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
   server.maxHeadersCount = 0;
   server.maxConnections = limits.clientConnectionsMax;
   server.maxRequestsPerSocket = 0;
-  server.timeout = limits.clientStallTimeoutMs;
+  server.timeout = patience.stallMs;
   server.on('request', onRequest);
   server.on('checkContinue', onRequest);
   server.on('checkExpectation', onRequest);
   server.on('upgrade', onUpgrade);
   server.on('clientError', onClientError);
   server.on('timeout', onTimeout);
-  server.on('connect', (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    socket.setTimeout(0);
-    socket.on('error', () => undefined);
-    try {
-      if (connections.has(socket)) throw new Fault('method_refused', { detail: 'CONNECT inside a tunnel.' });
-      const { host } = admit(headOf(request));
-      // RFC 9112 section 3.2.3: Host repeats the authority. One without a port, as some clients send, is completed.
-      if (host !== undefined && !isSameAuthority(request.url as string, host)) throw new Fault('authority_mismatch');
-      onConnect(request, socket, head);
-    } catch (thrown) {
-      const fault = asFault(thrown);
-      handlers.refused(fault);
-      socket.end(problemBytes(fault, randomUUID()));
-    }
+  server.on('connect', onConnectMethod);
+  server.on('connection', (socket: Socket) => {
+    // How the server ends a connection after the last answer. Its own way would close at once, and what a program still sends would
+    // then be answered by a reset, which may overtake the answer.
+    socket.destroySoon = () => leave(socket);
   });
 
   return {
@@ -203,17 +242,27 @@ export const createHttp1 = ({ clock, handlers, connections, onConnect }: Http1Op
   };
 };
 
-const bodyOf = (request: IncomingMessage, response: ServerResponse, { expectsContinue }: Admitted): StreamBody =>
+const bodyOf = (request: IncomingMessage, sink: Http1Sink, { expectsContinue }: Admitted, { bodyIdleMs }: Patience): StreamBody =>
   new StreamBody({
     stream: request,
     isComplete: () => request.complete,
     trailers: () => fromRaw(request.rawTrailers),
-    mayPause: false,
+    idleMs: bodyIdleMs,
+    // Once the answer has begun both ends talk when they like; before, a program that has stopped sending can still be told so.
+    mayPause: () => sink.hasStarted(),
     // The target did not say it and yet its body is wanted: the engine has waited long enough.
     onFirstRead: () => {
-      if (expectsContinue && !response.headersSent) response.writeContinue();
+      if (expectsContinue) sink.informational(100, []);
     },
   });
+
+/** Ends our side and drops what still comes for a moment, so that the program reads the answer rather than a reset (THREATS F-3). */
+const leave = (socket: Socket, last: Buffer | string = ''): void => {
+  socket.end(last);
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), limits.earlyAnswerDrainMs);
+  socket.once('close', () => clearTimeout(timer));
+};
 
 const headOf = (request: IncomingMessage) => ({
   method: request.method as string,

@@ -7,11 +7,11 @@ import { randomUUID } from 'node:crypto';
 import { constants, createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { asFault } from '../../core/fault.ts';
-import { fromRaw, type HeaderList } from '../../core/headers.ts';
+import { fromRaw, type HeaderList, valuesOf } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import { respond } from '../respond.ts';
 import { admitH2, readRequestTarget } from './admit.ts';
-import { type ConnectionClaims, type EngineOptions, hostClaim, identifiers } from './connection.ts';
+import { type ConnectionClaims, type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
 import { Http2Sink } from './http2-sink.ts';
 import { StreamBody } from './stream-body.ts';
 
@@ -21,18 +21,18 @@ export interface Http2Engine {
   readonly drain: () => void;
 }
 
-export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Http2Engine => {
+export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOptions): Http2Engine => {
   const sessions = new Set<ServerHttp2Session>();
   let isDraining = false;
   /** Of the connection that is being taken: node:http2 makes its session within that very call, and shows the socket by a stand-in. */
   let taken: ConnectionClaims | undefined;
 
   const onStream = (stream: ServerHttp2Stream, claims: ConnectionClaims | undefined, raw: HeaderList, hasBody: boolean): void => {
-    const sink = new Http2Sink(stream, clock.monotonic);
+    const sink = new Http2Sink({ stream, isHead: valuesOf(raw, ':method')[0] === 'HEAD', now: clock.monotonic });
     try {
-      const { method, authority, path, headers, expectsContinue } = admitH2(raw);
+      const { method, authority, path, headers, expectsContinue, isEmpty } = admitH2(raw);
       const { scheme, rawTarget } = readRequestTarget(path, claims?.scheme);
-      const body = hasBody ? bodyOf(stream, sink, expectsContinue) : undefined;
+      const body = hasBody && !isEmpty ? bodyOf(stream, sink, expectsContinue, patience) : undefined;
       const accepted = {
         ...identifiers(headers, clock),
         protocol: 'h2' as const,
@@ -66,6 +66,8 @@ export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Ht
     streamResetBurst: limits.clientH2ResetBurst,
     streamResetRate: limits.clientH2ResetsPerSecond,
     maxSendHeaderBlockLength: limits.headerBytesMax * 2,
+    // Fields are written as the target sent them; Node would refuse what some send twice.
+    strictSingleValueFields: false,
     settings: {
       maxConcurrentStreams: limits.clientH2StreamsMax,
       maxHeaderListSize: limits.headerBytesMax + limits.requestTargetBytesMax,
@@ -81,15 +83,31 @@ export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Ht
     session.once('close', () => sessions.delete(session));
     session.on('error', () => undefined);
     session.once('connect', () => session.setLocalWindowSize(limits.clientH2SessionWindowBytes));
-    // Silence between streams ends the connection; a stream may be silent for as long as it likes.
-    session.setTimeout(limits.clientKeepAliveTimeoutMs, () => {
+    const mayAsk = allowance(limits.clientH2ControlBurst, limits.clientH2ControlsPerSecond, clock.monotonic);
+    const asked = (): void => {
+      if (!mayAsk()) session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM as never);
+    };
+    session.on('ping', asked);
+    session.on('remoteSettings', asked);
+    // Silence between streams ends the connection; a stream may be silent for as long as it likes. Not the callback of setTimeout, which
+    // is called once and never again.
+    session.setTimeout(patience.keepAliveMs);
+    session.on('timeout', () => {
       if (streams === 0) session.close();
     });
     session.on('stream', (stream, _headers, flags, raw) => {
       streams += 1;
-      stream.once('close', () => (streams -= 1));
+      stream.once('close', () => {
+        streams -= 1;
+        if (!session.destroyed) session.setTimeout(patience.keepAliveMs);
+      });
       stream.on('error', () => undefined);
-      onStream(stream, claims, fromRaw(raw as unknown as readonly string[]), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
+      // Nothing moved for long: ends a program that has stopped reading, never one that waits for a quiet target.
+      stream.setTimeout(patience.stallMs);
+      stream.on('timeout', () => {
+        if (stream.writableNeedDrain) stream.close(constants.NGHTTP2_CANCEL);
+      });
+      onStream(stream, claims, fromRaw(raw), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
     });
     if (isDraining) session.close();
   });
@@ -97,6 +115,8 @@ export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Ht
 
   return {
     serve: (socket) => {
+      // A program that has closed its side asks nothing more, and HTTP/2 has no use for half a connection.
+      socket.allowHalfOpen = false;
       taken = connections.get(socket);
       server.emit('connection', socket);
       taken = undefined;
@@ -108,23 +128,37 @@ export const createHttp2 = ({ clock, handlers, connections }: EngineOptions): Ht
   };
 };
 
+/** So many at once, and then so many a second; `now` in monotonic ms. */
+const allowance = (burst: number, perSecond: number, now: () => number): (() => boolean) => {
+  let left = burst;
+  let countedAt = now();
+  return () => {
+    const at = now();
+    left = Math.min(burst, left + ((at - countedAt) / 1_000) * perSecond) - 1;
+    countedAt = at;
+    return left >= 0;
+  };
+};
+
 /** :method, :scheme, :authority and :path come beside the fields. */
 const pseudoFields = 4;
 
-const bodyOf = (stream: ServerHttp2Stream, sink: Http2Sink, expectsContinue: boolean): StreamBody => {
+const bodyOf = (stream: ServerHttp2Stream, sink: Http2Sink, expectsContinue: boolean, { bodyIdleMs }: Patience): StreamBody => {
   let trailers: HeaderList = [];
-  let isComplete = false;
+  let isWhole = false;
   stream.on('trailers', (_fields: unknown, _flags: unknown, raw: readonly string[]) => {
     trailers = fromRaw(raw);
   });
+  // For node:http2 a stream that was reset, and one whose connection was lost, may end like one that was whole. It is closed by then.
   stream.once('end', () => {
-    isComplete = true;
+    isWhole = !stream.closed;
   });
   return new StreamBody({
     stream,
-    isComplete: () => isComplete,
+    isComplete: () => isWhole,
     trailers: () => trailers,
-    mayPause: true,
+    idleMs: bodyIdleMs,
+    mayPause: () => true,
     onFirstRead: () => {
       if (expectsContinue) sink.informational(100, []);
     },

@@ -37,7 +37,7 @@ export type Serve = (socket: Socket, head: Buffer, purpose: Purpose) => Promise<
 export const createServing = ({ connections, http1, http2, refused }: ServingParts): Serve => {
   const giveUp = (socket: Socket, detail: string): void => {
     refused(new Fault('request_malformed', { detail }));
-    socket.destroy();
+    socket.destroySoon();
   };
 
   return async (socket, head, { connect, schemes, tls, ownAuthorities = [], originalAddress }) => {
@@ -50,7 +50,14 @@ export const createServing = ({ connections, http1, http2, refused }: ServingPar
       connections.set(socket, claims(schemes.clear));
       return kind === 'h2' ? http2.serve(socket) : void http1.server.emit('connection', socket);
     }
-    if (!tls) return giveUp(socket, 'TLS is not spoken here.');
+    if (!tls) {
+      // Said in its own language; HTTP would look like a broken handshake.
+      socket.write(handshakeFailure);
+      return giveUp(
+        socket,
+        'TLS is not spoken here: this port is for plain http on this machine, and the proxy speaks TLS with the target.',
+      );
+    }
     const secured = await acceptTls(socket, tls);
     if (!secured) return undefined;
     // `servername` is false when the program sent none.
@@ -59,3 +66,6 @@ export const createServing = ({ connections, http1, http2, refused }: ServingPar
     return void http1.server.emit('connection', secured);
   };
 };
+
+/** A TLS record with the fatal alert handshake_failure (RFC 8446 section 6). */
+const handshakeFailure = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28]);

@@ -1,8 +1,11 @@
 /**
- * Joins two connections until both ends are done: bytes both ways with back-pressure, half-closes kept. An idle one is nobody's
- * business (database sessions, event streams): TCP keepalive finds the peers that are gone.
+ * Joins two connections until both ends are done: bytes both ways with back-pressure, half-closes kept, a reset passed on as one. An idle
+ * one is nobody's business (database sessions, event streams): TCP keepalive finds the peers that are gone.
  */
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import { limits } from '../../core/limits.ts';
 
 export interface Spliced {
   readonly fromClientBytes: number;
@@ -15,9 +18,7 @@ export const splice = (client: Duplex, target: Duplex, head: Buffer): Promise<Sp
     let open = 2;
     const bytes = { fromClientBytes: head.length, fromTargetBytes: 0 };
     const closed = (other: Duplex) => (): void => {
-      // What was read is still delivered; then the other end goes too.
-      if (other.writable) other.end(() => other.destroy());
-      else other.destroy();
+      finish(other);
       open -= 1;
       if (open === 0) resolve(bytes);
     };
@@ -25,7 +26,9 @@ export const splice = (client: Duplex, target: Duplex, head: Buffer): Promise<Sp
       [client, target],
       [target, client],
     ] as const) {
-      one.on('error', () => other.destroy());
+      // One side may be done while the other goes on, whatever the connection was opened for.
+      one.allowHalfOpen = true;
+      one.on('error', () => breakOff(other));
       if (one.destroyed) closed(other)();
       else one.once('close', closed(other));
     }
@@ -35,3 +38,20 @@ export const splice = (client: Duplex, target: Duplex, head: Buffer): Promise<Sp
     client.pipe(target);
     target.pipe(client);
   });
+
+/** The other end is gone in good order: what was read is still delivered, within a bound, then this one goes too. */
+const finish = (socket: Duplex): void => {
+  if (socket.destroyed) return;
+  const timer = setTimeout(() => socket.destroy(), limits.tunnelFlushTimeoutMs);
+  socket.once('close', () => clearTimeout(timer));
+  // Also ended already, with bytes that are still on their way out.
+  if (socket.writableFinished) socket.destroy();
+  else socket.once('finish', () => socket.destroy());
+  socket.end();
+};
+
+/** A reset stays one: to a protocol without an end of its own an orderly close would be a whole message. TLS tells by what is missing. */
+const breakOff = (socket: Duplex): void => {
+  if (socket instanceof Socket && !(socket instanceof TLSSocket)) socket.resetAndDestroy();
+  else socket.destroy();
+};

@@ -5,7 +5,6 @@
 import type { Readable } from 'node:stream';
 import { Fault } from '../../core/fault.ts';
 import type { HeaderList } from '../../core/headers.ts';
-import { limits } from '../../core/limits.ts';
 import type { BodySource } from '../exchange.ts';
 
 interface Waiter {
@@ -21,8 +20,10 @@ export interface BodyStream {
   /** Whether the request arrived whole. */
   readonly isComplete: () => boolean;
   readonly trailers: () => HeaderList;
+  /** How long nothing may come of it while it is waited for. */
+  readonly idleMs: number;
   /** The body may stand still: both ends talk when they like (gRPC streams). */
-  readonly mayPause: boolean;
+  readonly mayPause: () => boolean;
   /** Called once somebody wants the body: where "100 Continue" is said if the target did not. */
   readonly onFirstRead: () => void;
 }
@@ -65,12 +66,14 @@ export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
     if (this.#failure) return Promise.reject(this.#failure);
     const { promise, resolve, reject } = Promise.withResolvers<IteratorResult<Uint8Array>>();
     this.#waiter = { resolve, reject };
-    if (!this.#source.mayPause) {
-      const tooLong = (): void => this.fail(new Fault('request_timeout', { detail: 'The body stood still.' }));
-      this.#idle ??= setTimeout(tooLong, limits.bodyIdleTimeoutMs);
-      this.#idle.refresh();
-    }
+    this.#idle ??= setTimeout(() => this.#stoodStill(), this.#source.idleMs);
+    this.#idle.refresh();
     return promise;
+  }
+
+  /** While somebody waits for it: a body that a slow target holds up is not at fault. */
+  #stoodStill(): void {
+    if (this.#waiter && !this.#source.mayPause()) this.fail(new Fault('request_timeout', { detail: 'The body stood still.' }));
   }
 
   /** Nobody wants the rest. */
@@ -88,11 +91,15 @@ export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
     this.#source.stream.on('end', this.#onEnd);
     this.#source.stream.on('close', this.#onClose);
     this.#source.stream.on('error', this.#onClose);
+    // It may have broken off before anybody looked.
+    if (this.#source.stream.destroyed) this.#onClose();
   }
 
   readonly #onEnd = (): void => {
+    // A stream that was broken off may end, too.
+    if (!this.#source.isComplete()) return this.#onClose();
     this.#isEnded = true;
-    this.#settle();
+    return this.#settle();
   };
 
   readonly #onClose = (): void => {
