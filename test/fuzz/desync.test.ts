@@ -161,6 +161,38 @@ const judge = (t: Test, events: Awaited<ReturnType<typeof runAll>>, seen: readon
   t.ok(paths.length < inputs * 0.9, 'and others were refused');
 };
 
+/**
+ * What an origin read as heads, chunk sizes and trailers. A body may hold any words, and part of one arrives before its program breaks off:
+ * those bytes are nobody's fields.
+ */
+const withoutBodies = (raw: string): string => {
+  let rest = raw;
+  let kept = '';
+  const keep = (length: number): string => {
+    const taken = rest.slice(0, length);
+    kept += taken;
+    rest = rest.slice(length);
+    return taken;
+  };
+  const line = (end: string): string => keep(rest.includes(end) ? rest.indexOf(end) + end.length : rest.length);
+  while (rest !== '') {
+    const head = line('\r\n\r\n');
+    rest = rest.slice(Number(/^content-length: *(\d+)\r$/im.exec(head)?.[1] ?? 0));
+    if (!/^transfer-encoding: *chunked\r$/im.test(head)) continue;
+    for (let size = Number.parseInt(line('\r\n'), 16); size > 0; size = Number.parseInt(line('\r\n'), 16)) rest = rest.slice(size + 2);
+    for (let trailer = line('\r\n'); trailer !== '\r\n' && rest !== ''; ) trailer = line('\r\n');
+  }
+  return kept;
+};
+
+t.test('the oracle tells fields from bodies', async (t) => {
+  const head =
+    'PUT /a HTTP/1.1\r\nContent-Length: 4\r\n\r\nbodyGET /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX: trailer\r\n\r\nGET /c HTTP/1.1\r\n\r\n';
+  t.notMatch(withoutBodies(head), /body/);
+  t.match(withoutBodies(head), /\/a[^]*\/b[^]*X: trailer[^]*\/c/);
+  t.equal(withoutBodies('PUT /a HTTP/1.1\r\nContent-Length: 44\r\n\r\nbroken off'), 'PUT /a HTTP/1.1\r\nContent-Length: 44\r\n\r\n');
+});
+
 t.test('Node as origin sees only what was intended', async (t) => {
   const origin = await startRecorder(createTestAuthority().serverFor(host));
   t.teardown(() => origin.close());
@@ -175,7 +207,7 @@ t.test('Node as origin sees only what was intended', async (t) => {
         .join(),
     })),
   );
-  t.notMatch(origin.raw().join('\n'), /Bearer theirs/);
+  t.notMatch(origin.raw().map(withoutBodies).join('\n'), /Bearer theirs/, 'not in a head, and not in trailers');
 });
 
 const hasNginx = (): boolean => {
