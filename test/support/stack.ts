@@ -119,6 +119,8 @@ export interface ProxyYaml {
   readonly eventQueueMax?: number;
   /** Further names for the origin, whose certificate is for `host` alone. */
   readonly hosts?: readonly string[];
+  /** `upstream.proxy`, as YAML: then nothing is pinned, and names are that proxy's to resolve. */
+  readonly upstreamProxy?: string;
 }
 
 export const proxyYaml = (
@@ -136,8 +138,10 @@ onUnmatched: ${changes.onUnmatched ?? 'tunnel'}
 audit: ${changes.audit ?? 'required'}
 ${changes.eventQueueMax === undefined ? '' : `eventQueueMax: ${changes.eventQueueMax}\n`}upstream:
   caFiles: [${files.originCa}]
-  resolve:
-${[host, ...(changes.hosts ?? [])]
+${changes.upstreamProxy === undefined ? pins(origin, [host, ...(changes.hosts ?? [])]) : `  proxy: ${changes.upstreamProxy}\n`}`;
+
+const pins = (origin: Recorder, hosts: readonly string[]): string => `  resolve:
+${hosts
   .flatMap((name) => [
     `    - { host: ${name}, port: 443, address: "127.0.0.1:${origin.httpsPort}" }\n`,
     `    - { host: ${name}, port: 80, address: "127.0.0.1:${origin.httpPort}" }\n`,
