@@ -177,21 +177,9 @@ class Exchange {
 
   async #writeBody(body: BodyReader): Promise<void> {
     const outgoing = this.#outgoing;
-    await writeBody(body, announcedLength(this.#request.headers), {
-      write: (chunk) => outgoing.write(chunk),
-      drained: () => {
-        this.#awaitTarget();
-        return new Promise((resolve) => {
-          const resume = (): void => {
-            clearTimeout(this.#timer);
-            outgoing.off('drain', resume);
-            outgoing.off('close', resume);
-            resolve();
-          };
-          outgoing.on('drain', resume);
-          outgoing.on('close', resume);
-        });
-      },
+    await writeBody(body, announcedLength(this.#request.headers), outgoing, {
+      onFull: () => this.#awaitTarget(),
+      onRoom: () => clearTimeout(this.#timer),
     });
     if (this.#reception.isSettled) return;
     const trailers = this.#request.body?.trailers() ?? [];

@@ -132,21 +132,9 @@ class StreamExchange {
 
   async #writeBody(body: BodyReader): Promise<void> {
     const stream = this.#stream;
-    await writeBody(body, announcedLength(this.#request.headers), {
-      write: (chunk) => stream.write(chunk),
-      drained: () => {
-        this.#awaitTarget();
-        return new Promise((resolve) => {
-          const resume = (): void => {
-            clearTimeout(this.#timer);
-            stream.off('drain', resume);
-            stream.off('close', resume);
-            resolve();
-          };
-          stream.on('drain', resume);
-          stream.on('close', resume);
-        });
-      },
+    await writeBody(body, announcedLength(this.#request.headers), stream, {
+      onFull: () => this.#awaitTarget(),
+      onRoom: () => clearTimeout(this.#timer),
     });
     if (this.#reception.isSettled) return;
     stream.once('wantTrailers', () => stream.sendTrailers(asFields(this.#request.body?.trailers() ?? [])));

@@ -2,6 +2,7 @@
  * Writes a request's body into an engine's stream, with back-pressure, and lets go of the body as soon as nobody wants the rest: an
  * exchange that has ended must not hold on to the program's connection. Knows neither the engine in front nor the one behind.
  */
+import type { Writable } from 'node:stream';
 import { Fault } from '../../core/fault.ts';
 import { type HeaderList, valuesOf } from '../../core/headers.ts';
 
@@ -53,12 +54,26 @@ export const readerOf = (chunks: AsyncIterable<Uint8Array>): BodyReader => {
 
 const finished: IteratorResult<Uint8Array> = { done: true, value: undefined };
 
-export interface BodyWriter {
-  /** False: wait for `drained`. */
-  readonly write: (chunk: Uint8Array) => boolean;
-  /** Resolves when there is room again, and also when there will never be. */
-  readonly drained: () => Promise<void>;
+/** Told when the target's turn to make room begins and ends. */
+export interface Turns {
+  readonly onFull: () => void;
+  readonly onRoom: () => void;
 }
+
+/** Resolves when there is room again, and also when there will never be. */
+const roomIn = (stream: Writable, { onFull, onRoom }: Turns): Promise<void> => {
+  onFull();
+  return new Promise((resolve) => {
+    const resume = (): void => {
+      onRoom();
+      stream.off('drain', resume);
+      stream.off('close', resume);
+      resolve();
+    };
+    stream.on('drain', resume);
+    stream.on('close', resume);
+  });
+};
 
 /** What Content-Length announces; undefined when nothing does. */
 export const announcedLength = (headers: HeaderList): number | undefined => {
@@ -67,13 +82,13 @@ export const announcedLength = (headers: HeaderList): number | undefined => {
 };
 
 /** Resolves when the whole body was written; rejects with the body's Fault, or framing_invalid when it is not as long as announced. */
-export const writeBody = async (body: BodyReader, length: number | undefined, writer: BodyWriter): Promise<void> => {
+export const writeBody = async (body: BodyReader, length: number | undefined, stream: Writable, turns: Turns): Promise<void> => {
   let bytes = 0;
   for await (const chunk of body.chunks) {
     bytes += chunk.length;
     if (length !== undefined && bytes > length) throw new Fault('framing_invalid', { detail: 'The body is longer than announced.' });
     // An empty chunk would end a chunked body.
-    if (chunk.length > 0 && !writer.write(chunk)) await writer.drained();
+    if (chunk.length > 0 && !stream.write(chunk)) await roomIn(stream, turns);
   }
   if (length !== undefined && bytes < length) throw new Fault('framing_invalid', { detail: 'The body is shorter than announced.' });
 };
