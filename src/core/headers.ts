@@ -77,6 +77,20 @@ export const withoutHopByHop = (list: HeaderList): HeaderList => {
 /** Keys for `without`: one for all spellings of each name. */
 export const sameNameKeys = (names: readonly string[]): ReadonlySet<string> => new Set(names.map(sameNameKey));
 
+/** Fields by which some servers read another method, host or path than the one that was judged (THREATS E-16). */
+export const overridingFields = sameNameKeys([
+  'x-http-method-override',
+  'x-http-method',
+  'x-method-override',
+  'x-original-url',
+  'x-original-method',
+  'x-rewrite-url',
+  'x-forwarded-host',
+  'x-forwarded-prefix',
+  'x-forwarded-uri',
+  'forwarded',
+]);
+
 /** The list without any spelling of the named fields. */
 export const without = (list: HeaderList, ...keys: readonly ReadonlySet<string>[]): HeaderList =>
   list.filter(([name]) => {

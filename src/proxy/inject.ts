@@ -6,7 +6,7 @@
 import type { Scheme } from '../core/destination.ts';
 import { Fault } from '../core/fault.ts';
 import type { Grant, PlacedCredential, Placement, PlacementKind } from '../core/grant.ts';
-import { type HeaderList, sameNameKeys, without, withoutHopByHop, writableValue } from '../core/headers.ts';
+import { type HeaderList, overridingFields, sameNameKeys, without, withoutHopByHop, writableValue } from '../core/headers.ts';
 import type { Target } from '../core/target.ts';
 import type { ConnectionTerms } from '../net/outbound.ts';
 import { asPrepared, type Authorized, type Prepared, type Routed } from './exchange.ts';
@@ -38,20 +38,6 @@ const placerOf = (placement: Placement): Placer => {
   return found;
 };
 
-/** Fields by which some servers read another method, host or path than the one that was judged (THREATS E-16). */
-const overriding = sameNameKeys([
-  'x-http-method-override',
-  'x-http-method',
-  'x-method-override',
-  'x-original-url',
-  'x-original-method',
-  'x-rewrite-url',
-  'x-forwarded-host',
-  'x-forwarded-prefix',
-  'x-forwarded-uri',
-  'forwarded',
-]);
-
 /** RFC 9110 section 10.1.1: our own hop answers Expect, so the next one does not see it. */
 const answeredHere = sameNameKeys(['host', 'expect']);
 
@@ -60,7 +46,7 @@ export const inject = (authorized: Authorized): Prepared => {
   const { grant, path, headers, route, ...rest } = authorized;
   const written = grant.credentials.filter((credential) => !isShown(credential));
   const owned = written.flatMap(({ placement }) => placerOf(placement).fields(placement));
-  const cleared = without(withoutHopByHop(headers), answeredHere, overriding, sameNameKeys(owned));
+  const cleared = without(withoutHopByHop(headers), answeredHere, overridingFields, sameNameKeys(owned));
   const start: Draft = { headers: cleared, query: path.query };
   const draft = written.reduce(place, start);
   return asPrepared({

@@ -4,7 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { Fault } from '../core/fault.ts';
-import { blockBytes, type HeaderList, sameNameKeys, valuesOf, without, withoutHopByHop } from '../core/headers.ts';
+import { blockBytes, type HeaderList, overridingFields, sameNameKeys, valuesOf, without, withoutHopByHop } from '../core/headers.ts';
 import { limits } from '../core/limits.ts';
 import type { DialPolicy } from '../net/guard.ts';
 import type { Outbound } from '../net/outbound.ts';
@@ -74,7 +74,7 @@ const neverTrailers = sameNameKeys([
   'range',
 ]);
 
-const cleanTrailers = (trailers: HeaderList): HeaderList => without(withoutHopByHop(trailers), neverTrailers);
+const cleanTrailers = (trailers: HeaderList): HeaderList => without(withoutHopByHop(trailers), neverTrailers, overridingFields);
 
 /** The request's trailers, without those that would stand beside a credential in a place of its name. */
 const forwardedTrailers = (body: BodySource, headers: HeaderList) => (): HeaderList =>
