@@ -35,8 +35,6 @@ export interface Tunnel {
   /** Answers 200 and joins the two connections. */
   readonly splice: (target: Socket) => Promise<Spliced>;
   readonly refuse: (fault: Fault) => void;
-  /** Calls back when the program goes away before it was answered. */
-  readonly onGone: (gone: () => void) => void;
 }
 
 export interface ListenerHandlers extends EngineHandlers {
@@ -110,7 +108,6 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
         return join(socket, target, head);
       },
       refuse: (fault) => void socket.end(problemBytes(fault, randomUUID())),
-      onGone: (gone) => void socket.once('close', gone),
     });
   };
   const patience = { ...ordinaryPatience, ...options.patience };
