@@ -49,7 +49,7 @@ t.test('imports go down: core, then settings, ops, net, pki, rpc, then the roles
 });
 
 /** Each stage of the request path is one file (and its folder); src/proxy/pipeline.ts alone knows their order. */
-const stages = ['listener', 'route', 'identity', 'grant', 'authorize', 'inject', 'upstream', 'event'];
+const stages = ['listener', 'route', 'identity', 'grant', 'authorize', 'hold', 'inject', 'upstream', 'event'];
 const stageOf = (path: string): string | undefined =>
   stages.find((stage) => path === `src/proxy/${stage}.ts` || path.startsWith(`src/proxy/${stage}/`));
 /** What of their own role stages may know: the value that grows, and how a fault is answered. */

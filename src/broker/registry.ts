@@ -74,7 +74,7 @@ const compileTargets = (
   const providerVersions = new Map(providers.map((provider) => [provider.name, versionOf(provider)]));
   return new Map(
     targets.map((settings) => {
-      const { name, hosts, ports, cleartext, caFile, protocol, tlsVersionMin, credentials } = settings;
+      const { name, hosts, ports, cleartext, caFile, protocol, tlsVersionMin, echo, paths, placeholder, credentials } = settings;
       const trustBundlePem = caFile === undefined ? '' : trustBundles.get(caFile);
       assert.notEqual(trustBundlePem, undefined, `the trust bundle of target ${name} was not read`);
       const target: Target = {
@@ -85,6 +85,9 @@ const compileTargets = (
         trustBundlePem: trustBundlePem as string,
         protocol,
         tlsVersionMin,
+        echo,
+        paths,
+        placeholder,
       };
       const used = credentials.map(({ provider, placement }) => ({ provider, version: providerVersions.get(provider), placement }));
       return [name, { target, version: versionOf({ target, used }) }];

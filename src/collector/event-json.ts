@@ -15,8 +15,9 @@
  * | `decision` | `{verdict, policy, policyVersion, rule, reason}` | verdict is `allow`, `deny` or `pass` |
  * | `grantId` | text | the grant that was used |
  * | `credentials` | `[{providerKind, provider, placement, fingerprint}]` | which were written; the fingerprint is a keyed hash |
- * | `outcome` | `{status, fault, requestBodyBytes, responseBodyBytes, durationMs, timeToFirstByteMs}` | how it ended |
+ * | `outcome` | `{status, fault, requestBodyBytes, responseBodyBytes, durationMs, timeToFirstByteMs, echoes}` | how it ended; echoes: places where the answer repeated the credential, absent for none |
  * | `lostCount` | number | kind `loss`: how many events were discarded before this one |
+ * | `attempt` | number from 2 | the request was repeated with a fresh credential; absent for the first attempt |
  * | `reporter` | SPIFFE ID | who sent the event, by its certificate |
  * | `bootId`, `sequence` | text, number from 1 | names the event: one run of one proxy, without gaps |
  * | `receivedAt` | RFC 3339, UTC, ms | by the collector's clock |
@@ -55,6 +56,7 @@ export const eventLine = (event: AccessEvent, { reporter, bootId, receivedAtMs }
       credentials: event.credentials.length === 0 ? undefined : event.credentials.map(credentialJson),
       outcome: event.outcome && outcomeJson(event.outcome),
       lostCount: event.lostCount === 0 ? undefined : event.lostCount,
+      attempt: event.attempt === 1 ? undefined : event.attempt,
       reporter,
       bootId,
       sequence: event.sequence,
@@ -87,6 +89,7 @@ const outcomeJson = (outcome: NonNullable<AccessEvent['outcome']>) => ({
   responseBodyBytes: outcome.responseBodyBytes,
   durationMs: outcome.durationMs,
   timeToFirstByteMs: outcome.timeToFirstByteMs,
+  echoes: outcome.echoes === 0 ? undefined : outcome.echoes,
 });
 
 /** The longest span of time that RFC 3339 has years for; other numbers become its ends. */

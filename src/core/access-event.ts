@@ -22,6 +22,8 @@ export interface Outcome {
   readonly responseBodyBytes: number;
   readonly durationMs: number;
   readonly timeToFirstByteMs: number;
+  /** Places where the target's answer repeated the credential. */
+  readonly echoes: number;
 }
 
 /** An event before the log has numbered it. */
@@ -44,6 +46,8 @@ export interface AccessEventDraft {
   readonly outcome: Outcome | undefined;
   readonly traceId: string;
   readonly lostCount: number;
+  /** From 1: a request that is repeated with a fresh credential has an intent and an outcome for each. */
+  readonly attempt: number;
 }
 
 export interface AccessEvent extends AccessEventDraft {

@@ -58,6 +58,11 @@ export const faults = {
   request_timeout: row(408, 'DEADLINE_EXCEEDED', 'client', true, 'http_request_error', 'The request did not arrive in time.', 'Send the header block without pauses.'),
   expectation_failed: row(417, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The Expect field asks for something other than 100-continue.', 'Send "Expect: 100-continue" or no Expect.'),
   headers_too_large: row(431, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The header block is larger than this proxy accepts.', 'Send fewer or shorter fields (100 fields, 32 KiB, request target 8 KiB).'),
+  placeholder_missing: row(403, 'PERMISSION_DENIED', 'client', false, 'http_request_denied', 'The request does not show the placeholder that this target asks for.', 'Give the program the placeholder of the target in place of a credential.'),
+  placeholder_misplaced: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_denied', 'The placeholder stands where no credential goes, and it never leaves the pod.', 'Send the placeholder only in the place that the target names.'),
+  credential_place_missing: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_denied', 'The request has no place for the credential.', 'Send the request in the form that the target asks for: the path segment or the body field that holds the credential must be there.'),
+  body_too_large: row(413, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The body is too large to be read whole, which this placement needs.', 'Send less (1 MiB), or ask the platform team for a placement that does not need the body.'),
+  signature_unsupported: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_denied', 'The request is signed in a way that cannot be replaced.', 'Configure the program to sign with AWS Signature Version 4 in the header or in the query, or not at all.'),
   client_closed: row(499, 'CANCELLED', 'client', true, 'http_request_error', 'The program closed the connection before the answer was complete.', 'Nothing: this is recorded, not sent.'),
   overloaded: row(503, 'RESOURCE_EXHAUSTED', 'outrider', true, 'connection_limit_reached', 'Too many requests are waiting for this target.', 'Retry after a pause; ask for more connections if it stays.'),
 
@@ -111,6 +116,7 @@ export const faults = {
   target_protocol: row(502, 'FAILED_PRECONDITION', 'target', false, 'http_protocol_error', 'The target does not speak the protocol that this request needs.', 'Ask the platform team to compare the protocol of the target with what the service speaks: gRPC needs HTTP/2, upgrades need HTTP/1.1.'),
   upstream_proxy_unreachable: row(502, 'UNAVAILABLE', 'target', true, 'destination_unavailable', 'The proxy on the way to the target cannot be reached.', 'Ask the platform team to check upstream.proxy.'),
   upstream_proxy_refused: row(502, 'UNAVAILABLE', 'target', false, 'connection_refused', 'The proxy on the way to the target refused the connection.', 'Ask the platform team to check the rules and the credentials of upstream.proxy.'),
+  target_echoed: row(502, 'UNAVAILABLE', 'target', false, 'http_response_transformation', 'The answer of the target repeats the credential.', 'Use another endpoint; ask the owner of the target why it answers with credentials.'),
   target_truncated: row(502, 'UNAVAILABLE', 'target', true, 'http_response_incomplete', 'The target broke off in the middle of its answer.', 'Retry if the request may be repeated; what arrived is not complete.'),
 
   // Us

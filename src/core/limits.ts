@@ -120,6 +120,17 @@ export const limits = {
   /** Informational (1xx) responses before the final one. */
   informationalResponsesMax: 8,
 
+  /** A body that a placement needs whole: JSON documents and forms are far smaller; uploads are signed in other ways. */
+  heldBodyBytesMax: 1024 * 1024,
+  /** All bodies and answers that are held in memory at a time. */
+  heldBytesTotalMax: 32 * 1024 * 1024,
+  /** A body that is kept while it is sent, so that the request can be repeated with a fresh credential after a 401. */
+  replayBodyBytesMax: 64 * 1024,
+  /** A grant whose credential was refused is fetched anew at most this often: a target that always says 401 costs no token requests. */
+  grantRejectedIntervalMs: 10_000,
+  /** How much of an answer is searched for the credential that its request carried. */
+  echoScanBytesMax: 1024 * 1024,
+
   // Interception --------------------------------------------------------------------------------------------------
   /**
    * The per-pod authority's certificate. Programs read their trust bundle once, at their start, so it must outlive any of them. At

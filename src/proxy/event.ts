@@ -161,4 +161,5 @@ const lossOf = (lostCount: number, timeMs: number, workload: string): AccessEven
   outcome: undefined,
   traceId: '',
   lostCount,
+  attempt: 1,
 });

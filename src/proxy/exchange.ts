@@ -10,7 +10,8 @@ import type { Grant } from '../core/grant.ts';
 import type { HeaderList } from '../core/headers.ts';
 import type { Decision } from '../core/policy.ts';
 import type { CanonicalTarget } from '../core/request-target.ts';
-import type { Target } from '../core/target.ts';
+import type { Secret } from '../core/secret.ts';
+import type { EchoTreatment, Target } from '../core/target.ts';
 import type { DialAddress } from '../net/dial.ts';
 import type { ConnectionTerms } from '../net/outbound.ts';
 
@@ -27,12 +28,16 @@ export interface AuthorityClaims {
 }
 
 export interface BodySource {
-  /** Yields chunks as they arrive; ends by throwing a Fault when the request breaks off. Read at most once. */
+  /** Yields chunks as they arrive; ends by throwing a Fault when the request breaks off. Read at most once, unless `held`. */
   readonly chunks: AsyncIterable<Uint8Array>;
   /** Bytes read so far. */
   readonly bytes: () => number;
   /** The trailer fields, once the chunks have ended (RFC 9110 section 6.5). */
   readonly trailers: () => HeaderList;
+  /** All of it, where it was read beforehand (hold.ts). */
+  readonly held?: Uint8Array;
+  /** Lets go of what is held; may be called more than once. */
+  readonly release?: () => void;
 }
 
 /** The program's end of the answer. */
@@ -132,6 +137,9 @@ export interface Prepared {
   /** How the connection to the target is to be: protocol, trust, client certificate. */
   readonly connection: ConnectionTerms;
   readonly isCredentialed: boolean;
+  /** What the answer must not repeat, and what happens when it does; the same list for every request of a grant. */
+  readonly unspoken: readonly Secret[];
+  readonly echo: EchoTreatment;
 }
 
 export const asPrepared = (value: Omit<Prepared, typeof prepared>): Prepared => value as Prepared;
@@ -161,4 +169,5 @@ export const eventOf = (progress: Progress): Omit<AccessEventDraft, 'kind' | 'ti
   })),
   traceId: progress.traceId,
   lostCount: 0,
+  attempt: 1,
 });

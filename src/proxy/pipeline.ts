@@ -1,8 +1,10 @@
 /**
- * A request's life, in order: route → identity → grant → authorize → inject → (intent) → upstream → event. Only this file knows the
+ * A request's life, in order: route → identity → grant → authorize → hold → inject → (intent) → upstream → event. Only this file knows the
  * order. One catch answers the program, one finally records what happened.
  */
+import { randomUUID } from 'node:crypto';
 import type { EventKind } from '../core/access-event.ts';
+import type { Budget } from '../core/budget.ts';
 import { asFault, type Fault } from '../core/fault.ts';
 import type { Decision } from '../core/policy.ts';
 import type { Outbound } from '../net/outbound.ts';
@@ -14,7 +16,8 @@ import type { EventLog } from './event.ts';
 import { type Accepted, eventOf, type Progress, type Routed, type RoutedToTarget } from './exchange.ts';
 import { type GrantSource, grantFor } from './grant.ts';
 import { type IdentityState, identify } from './identity.ts';
-import { inject, pass } from './inject.ts';
+import { hold } from './hold.ts';
+import { inject, needsWholeBody, pass } from './inject.ts';
 import { respond } from './respond.ts';
 import { type RoutePolicy, type RoutingTable, route } from './route.ts';
 import { dialPolicyOf, send } from './upstream.ts';
@@ -28,6 +31,8 @@ export interface PipelineParts {
   readonly grants: GrantSource;
   readonly outbound: Outbound;
   readonly events: EventLog;
+  /** Bounds what is held of bodies, of all requests together. */
+  readonly buffers: Budget;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
@@ -36,7 +41,7 @@ export interface PipelineParts {
 export type Pipeline = (accepted: Accepted) => Promise<void>;
 
 export const createPipeline = (parts: PipelineParts): Pipeline => {
-  const { routePolicy, grants, outbound, events } = parts;
+  const { routePolicy, grants, outbound, events, buffers } = parts;
   const timed = stageTimer(parts);
 
   return async (accepted) => {
@@ -57,7 +62,9 @@ export const createPipeline = (parts: PipelineParts): Pipeline => {
       progress = granted;
       const authorized = timed('authorize', () => authorize(granted));
       progress = authorized;
-      const prepared = timed('inject', () => inject(authorized));
+      const held = needsWholeBody(authorized) ? await timed('hold', () => hold(authorized, buffers)) : authorized;
+      progress = held;
+      const prepared = timed('inject', () => inject(held, { nowMs: parts.clock.now(), uuid: randomUUID }));
       timed('intent', () => events.intent({ ...eventOf(authorized), kind: 'intent', timeMs: parts.clock.now(), outcome: undefined }));
       isIntended = true;
       return await timed('upstream', () => send(prepared, outbound, dialPolicy));
@@ -66,6 +73,7 @@ export const createPipeline = (parts: PipelineParts): Pipeline => {
       if (fault.decision) progress = { ...progress, decision: fault.decision };
       respond(accepted.sink, fault, accepted);
     } finally {
+      progress.body?.release?.();
       conclude(parts, progress, fault, isIntended);
     }
   };
@@ -99,6 +107,7 @@ const conclude = (parts: PipelineParts, progress: Progress, fault: Fault | undef
       responseBodyBytes: sink.bytes(),
       durationMs,
       timeToFirstByteMs: sink.firstByteAt() === 0 ? 0 : sink.firstByteAt() - acceptedAtMonotonic,
+      echoes: 0,
     },
   });
   const decided = fault && !isIntended ? (fault.row.blame === 'policy' ? 'deny' : 'fault') : isPass ? 'pass' : 'allow';

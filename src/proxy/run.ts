@@ -1,6 +1,7 @@
 /** The proxy role: opens the parts, joins them, closes them in reverse order. No logic of its own. */
 import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
+import { createBudget } from '../core/budget.ts';
 import { Fault } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
 import type { DialAddress } from '../net/dial.ts';
@@ -145,7 +146,13 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     clock,
     log,
   } as const;
-  const pipeline = createPipeline({ ...shared, identity: () => ({ identity: svids.current(), fault: svids.fault() }), grants, outbound });
+  const pipeline = createPipeline({
+    ...shared,
+    identity: () => ({ identity: svids.current(), fault: svids.fault() }),
+    grants,
+    outbound,
+    buffers: createBudget(limits.heldBytesTotalMax),
+  });
 
   const refused = (fault: Fault): void => {
     reportFault(metrics, fault, { log });

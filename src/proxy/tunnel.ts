@@ -93,9 +93,11 @@ export const conclude = (
       responseBodyBytes,
       durationMs: clock.monotonic() - tunnel.acceptedAtMonotonic,
       timeToFirstByteMs: 0,
+      echoes: 0,
     },
     traceId: tunnel.traceId,
     lostCount: 0,
+    attempt: 1,
   });
   const decision = !fault ? 'pass' : fault.row.blame === 'policy' ? 'deny' : 'fault';
   metrics.add('outrider_proxy_requests_total', { target: '', decision, code_class: `${Math.floor(status / 100)}xx` });

@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import type { Placement } from '../core/grant.ts';
 import type { Effect } from '../core/policy.ts';
-import type { TargetProtocol, TlsVersion } from '../core/target.ts';
+import type { EchoTreatment, PathReading, TargetProtocol, TlsVersion } from '../core/target.ts';
 import { type ListenAddress, listenAddress } from './address.ts';
 import { attestor } from './broker/attestor.ts';
 import { issuer } from './broker/issuer.ts';
@@ -114,6 +114,10 @@ export interface TargetSettings {
   readonly caFile: string | undefined;
   readonly protocol: TargetProtocol;
   readonly tlsVersionMin: TlsVersion;
+  readonly echo: EchoTreatment;
+  readonly paths: PathReading;
+  /** '' for none. */
+  readonly placeholder: string;
   readonly credentials: readonly { readonly provider: string; readonly placement: Placement }[];
 }
 

@@ -23,6 +23,9 @@ const target = (name: string, more: Partial<TargetSettings> = {}): TargetSetting
   caFile: undefined,
   protocol: 'auto',
   tlsVersionMin: 'TLSv1.2',
+  echo: 'redact',
+  paths: 'canonical',
+  placeholder: '',
   credentials: [{ provider: 'own', placement: { kind: 'bearer' } }],
   ...more,
 });

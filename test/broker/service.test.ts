@@ -41,6 +41,9 @@ const settings: RegistrySettings = {
     caFile: undefined,
     protocol: 'auto',
     tlsVersionMin: 'TLSv1.2',
+    echo: 'redact',
+    paths: 'canonical',
+    placeholder: '',
     credentials: [{ provider: 'one', placement: { kind: 'bearer' } }],
   })),
   policies: [

@@ -14,7 +14,15 @@ t.test('a full event has every field, in the published order', async (t) => {
     event(7, {
       kind: 'outcome',
       traceId: '0af7651916cd43dd8448eb211c80319c',
-      outcome: { status: 503, fault: 'target_closed', requestBodyBytes: 1, responseBodyBytes: 2, durationMs: 3.5, timeToFirstByteMs: 0 },
+      outcome: {
+        status: 503,
+        fault: 'target_closed',
+        requestBodyBytes: 1,
+        responseBodyBytes: 2,
+        durationMs: 3.5,
+        timeToFirstByteMs: 0,
+        echoes: 0,
+      },
       lostCount: 3,
     }),
     receipt,
@@ -71,7 +79,7 @@ t.test('no time makes a line invalid', async (t) => {
 t.test('no field could hold a query string, a header, a body or a credential', async (t) => {
   const names: string[] = [];
   const full = event(1, {
-    outcome: { status: 200, fault: 'internal', requestBodyBytes: 0, responseBodyBytes: 0, durationMs: 0, timeToFirstByteMs: 0 },
+    outcome: { status: 200, fault: 'internal', requestBodyBytes: 0, responseBodyBytes: 0, durationMs: 0, timeToFirstByteMs: 0, echoes: 0 },
     traceId: 'x',
     lostCount: 1,
   });
@@ -133,7 +141,7 @@ t.test(
             decision: { verdict: 'deny', policy: 'p', policyVersion: 'v', rule, reason },
             credentials: [{ providerKind: 'jwt', provider, placement: 'bearer', fingerprint: '' }],
             grantId,
-            outcome: { status: 1, fault, requestBodyBytes: 0, responseBodyBytes: 0, durationMs: 0, timeToFirstByteMs: 0 },
+            outcome: { status: 1, fault, requestBodyBytes: 0, responseBodyBytes: 0, durationMs: 0, timeToFirstByteMs: 0, echoes: 0 },
           }),
           receipt,
         );

@@ -21,6 +21,7 @@ export const event = (sequence: number, fields: Partial<AccessEvent> = {}): Acce
   outcome: undefined,
   traceId: '',
   lostCount: 0,
+  attempt: 1,
   ...fields,
 });
 

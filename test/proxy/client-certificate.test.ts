@@ -15,6 +15,8 @@ const shown = (value: string, fingerprint: string): PlacedCredential => ({
 
 const bank = target('bank', { protocol: 'h2', tlsVersionMin: 'TLSv1.3', trustBundlePem: 'AUTHORITY' });
 
+const context = { nowMs: 0, uuid: () => 'uuid' };
+
 /** As much of an exchange as inject reads. */
 const exchange = (credentials: readonly PlacedCredential[], scheme: Scheme = 'https'): Authorized =>
   ({
@@ -35,7 +37,7 @@ const sent = ({ method, path, headers }: Prepared): unknown => ({ method, path, 
 t.test('a client certificate is a term of the connection and is written nowhere in the request', async (t) => {
   // With line ends, which no field could hold.
   const certificate = shown('canary\ncertificate\n', 'fingerprint-1');
-  const prepared = inject(exchange([certificate]));
+  const prepared = inject(exchange([certificate]), context);
   t.strictSame(prepared.connection, {
     protocol: 'h2',
     trustBundlePem: 'AUTHORITY',
@@ -58,7 +60,7 @@ t.test('a client certificate is a term of the connection and is written nowhere 
 });
 
 t.test('beside it a token is written as always', async (t) => {
-  const prepared = inject(exchange([shown('pem', 'f1'), bearer('the-token')]));
+  const prepared = inject(exchange([shown('pem', 'f1'), bearer('the-token')]), context);
   t.match(prepared.headers, [
     ['Accept', '*/*'],
     ['authorization', 'Bearer the-token'],
@@ -67,7 +69,7 @@ t.test('beside it a token is written as always', async (t) => {
 });
 
 t.test('without one, and for what passes, a connection shows none', async (t) => {
-  t.equal(inject(exchange([bearer('the-token')])).connection.clientCertificate, undefined);
+  t.equal(inject(exchange([bearer('the-token')]), context).connection.clientCertificate, undefined);
   t.strictSame(pass(exchange([shown('pem', 'f1')])).connection, {
     protocol: 'auto',
     trustBundlePem: '',
@@ -77,10 +79,10 @@ t.test('without one, and for what passes, a connection shows none', async (t) =>
 });
 
 t.test('a request in clear text, which would go without it, and a grant with two are refused', async (t) => {
-  t.throws(() => inject(exchange([shown('pem', 'f1')], 'http')), { code: 'cleartext_refused' });
-  t.throws(() => inject(exchange([shown('pem', 'f1'), shown('pem', 'f2')])), { code: 'credential_invalid' });
+  t.throws(() => inject(exchange([shown('pem', 'f1')], 'http'), context), { code: 'cleartext_refused' });
+  t.throws(() => inject(exchange([shown('pem', 'f1'), shown('pem', 'f2')]), context), { code: 'credential_invalid' });
 });
 
 t.test('a token that could end its field is still refused', async (t) => {
-  t.throws(() => inject(exchange([{ ...bearer(''), value: new Secret('a\r\nb: c') }])), { code: 'credential_invalid' });
+  t.throws(() => inject(exchange([{ ...bearer(''), value: new Secret('a\r\nb: c') }]), context), { code: 'credential_invalid' });
 });

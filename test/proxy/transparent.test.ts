@@ -27,6 +27,9 @@ const target = (name: string, host: string, ports: readonly number[], cleartextA
   trustBundlePem: '',
   protocol: 'auto',
   tlsVersionMin: 'TLSv1.2',
+  echo: 'redact',
+  paths: 'canonical',
+  placeholder: '',
 });
 
 const table = routingTable({

@@ -88,6 +88,7 @@ t.test('what is stored is acknowledged, as it came and in order', async (t) => {
     responseBodyBytes: 12_345_678_901,
     durationMs: 12.345,
     timeToFirstByteMs: 1.5,
+    echoes: 2,
   };
   const decision = {
     verdict: 'allow' as const,

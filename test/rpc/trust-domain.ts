@@ -101,6 +101,9 @@ export const snapshot = (configurationVersion = 'v1'): TargetSnapshot => ({
       trustBundlePem: '',
       protocol: 'auto',
       tlsVersionMin: 'TLSv1.2',
+      echo: 'redact',
+      paths: 'canonical',
+      placeholder: '',
     },
   ],
 });
@@ -179,5 +182,6 @@ export const event = (sequence: number, o: Partial<AccessEvent> = {}): AccessEve
   outcome: undefined,
   traceId: '',
   lostCount: 0,
+  attempt: 1,
   ...o,
 });

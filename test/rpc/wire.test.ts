@@ -109,6 +109,7 @@ const outcome: fc.Arbitrary<Outcome> = record({
   responseBodyBytes: count,
   durationMs: spanMs,
   timeToFirstByteMs: spanMs,
+  echoes: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
 });
 const decision: fc.Arbitrary<Decision> = record({
   verdict: fc.constantFrom('allow' as const, 'deny' as const, 'pass' as const),
@@ -135,6 +136,7 @@ const accessEvent: fc.Arbitrary<AccessEvent> = record({
   outcome: fc.option(outcome, { nil: undefined }),
   traceId: fc.string(),
   lostCount: count,
+  attempt: fc.integer({ min: 1, max: 2 ** 32 - 1 }),
 });
 
 t.test('grants, snapshots, revocations, attestations and events come back as they went', async (t) => {

@@ -7,7 +7,9 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { AccessEventDraft } from '../../src/core/access-event.ts';
+import { createBudget } from '../../src/core/budget.ts';
 import { Fault } from '../../src/core/fault.ts';
+import { limits } from '../../src/core/limits.ts';
 import type { Grant, PlacedCredential } from '../../src/core/grant.ts';
 import type { Rule } from '../../src/core/policy.ts';
 import { Secret } from '../../src/core/secret.ts';
@@ -43,6 +45,9 @@ export const target = (name: string, rest: Partial<Target> = {}): Target => ({
   trustBundlePem: '',
   protocol: 'auto',
   tlsVersionMin: 'TLSv1.2',
+  echo: 'redact',
+  paths: 'canonical',
+  placeholder: '',
   ...rest,
 });
 
@@ -135,6 +140,7 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
       },
     },
     outbound,
+    buffers: createBudget(limits.heldBytesTotalMax),
   });
   const listener = await startListener({
     host: options.host ?? '127.0.0.1',

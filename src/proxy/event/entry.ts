@@ -45,6 +45,7 @@ const durationMsMax = 100 * 365 * 86_400_000;
 /** The last instant of RFC 3339 and of a protobuf Timestamp. */
 const timeMsMax = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
 const statusMax = 999;
+const uint32Max = 2 ** 32 - 1;
 
 const outcomeOf = (outcome: Outcome): Outcome => ({
   status: counted(outcome.status, statusMax),
@@ -53,6 +54,7 @@ const outcomeOf = (outcome: Outcome): Outcome => ({
   responseBodyBytes: counted(outcome.responseBodyBytes),
   durationMs: duration(outcome.durationMs),
   timeToFirstByteMs: duration(outcome.timeToFirstByteMs),
+  echoes: counted(outcome.echoes, uint32Max),
 });
 
 export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent => ({
@@ -73,4 +75,5 @@ export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent
   outcome: draft.outcome && outcomeOf(draft.outcome),
   traceId: field(draft.traceId),
   lostCount: counted(draft.lostCount),
+  attempt: counted(draft.attempt, uint32Max) || 1,
 });

@@ -2,8 +2,10 @@
 import { Fault } from '../../core/fault.ts';
 import { tokenPattern, writableValue } from '../../core/headers.ts';
 import type { Placer } from '../inject.ts';
+import { asText } from './text.ts';
 
 export const header: Placer<{ readonly kind: 'header'; readonly name: string; readonly template: string }> = {
+  ...asText,
   fields: ({ name }) => [name],
   place: (draft, { name, template }, value) => {
     const [before, after, ...more] = template.split('{credential}');

@@ -64,6 +64,7 @@ const outcomeInit = (outcome: Outcome) => ({
   responseBodyBytes: whole(outcome.responseBodyBytes),
   duration: durationOf(outcome.durationMs),
   timeToFirstByte: durationOf(outcome.timeToFirstByteMs),
+  echoes: outcome.echoes,
 });
 
 export const eventBatchOf = (bytes: Uint8Array): EventBatch => {
@@ -92,6 +93,8 @@ const eventOf = (message: EventMessage): AccessEvent => {
     outcome: message.outcome === undefined ? undefined : outcomeOf(message.outcome),
     traceId: text(message.traceId, 'trace_id'),
     lostCount: count(message.lostCount, 'lost_count'),
+    // Proxies that know of no attempts make one.
+    attempt: Math.max(1, message.attempt),
   };
 };
 
@@ -119,6 +122,7 @@ const outcomeOf = (message: OutcomeMessage): Outcome => {
     responseBodyBytes: count(message.responseBodyBytes, 'response_body_bytes'),
     durationMs: durationMs(message.duration, 'duration'),
     timeToFirstByteMs: durationMs(message.timeToFirstByte, 'time_to_first_byte'),
+    echoes: message.echoes,
   };
 };
 

@@ -1,7 +1,9 @@
 /** What a watch carries, as messages: snapshots of targets, and revocations. */
 import { limits } from '../../core/limits.ts';
-import type { Target, TargetProtocol, TargetSnapshot, TlsVersion } from '../../core/target.ts';
+import type { EchoTreatment, PathReading, Target, TargetProtocol, TargetSnapshot, TlsVersion } from '../../core/target.ts';
 import {
+  EchoTreatment as EchoMessage,
+  PathReading as PathReadingMessage,
   type Target as TargetMessage,
   TargetProtocol as ProtocolMessage,
   TlsVersion as TlsVersionMessage,
@@ -9,7 +11,7 @@ import {
   WatchResponseSchema,
 } from '../../proto/gen/outrider/v1/broker_pb.js';
 import { hostsOf, portsOf } from './destination.ts';
-import { decode, encode, list, someText, WireError } from './field.ts';
+import { decode, encode, list, someText, text, WireError } from './field.ts';
 
 /** Grants that must not be used any more. */
 export interface Revocation {
@@ -31,12 +33,14 @@ export const snapshotBytes = ({ configurationVersion, targets }: TargetSnapshot)
       case: 'snapshot',
       value: {
         configurationVersion,
-        targets: targets.map(({ protocol, tlsVersionMin, ...target }) => ({
+        targets: targets.map(({ protocol, tlsVersionMin, echo, paths, ...target }) => ({
           ...target,
           hosts: [...target.hosts],
           ports: [...target.ports],
           protocol: protocolMessages[protocol],
           tlsVersionMin: tlsVersionMessages[tlsVersionMin],
+          echo: echoMessages[echo],
+          paths: pathsMessages[paths],
         })),
       },
     },
@@ -71,6 +75,9 @@ const targetOf = (message: TargetMessage): Target => {
     trustBundlePem: message.trustBundlePem,
     protocol: protocolOf(message.protocol),
     tlsVersionMin: tlsVersionOf(message.tlsVersionMin),
+    echo: echoOf(message.echo),
+    paths: message.paths === PathReadingMessage.VERBATIM ? 'verbatim' : 'canonical',
+    placeholder: text(message.placeholder, 'placeholder'),
   };
 };
 
@@ -96,3 +103,20 @@ const tlsVersionMessages: Readonly<Record<TlsVersion, TlsVersionMessage>> = {
 /** A broker that does not say has no higher floor than ours; one that asks for more than we know gets the most we have. */
 const tlsVersionOf = (message: TlsVersionMessage): TlsVersion =>
   message === TlsVersionMessage.UNSPECIFIED || message === TlsVersionMessage.V1_2 ? 'TLSv1.2' : 'TLSv1.3';
+
+const echoMessages: Readonly<Record<EchoTreatment, EchoMessage>> = {
+  redact: EchoMessage.REDACT,
+  refuse: EchoMessage.REFUSE,
+  pass: EchoMessage.PASS,
+};
+
+/** A broker that does not say knows of no other; what is not known here is taken for the strictest. */
+const echoOf = (message: EchoMessage): EchoTreatment => {
+  if (message === EchoMessage.UNSPECIFIED || message === EchoMessage.REDACT) return 'redact';
+  return message === EchoMessage.PASS ? 'pass' : 'refuse';
+};
+
+const pathsMessages: Readonly<Record<PathReading, PathReadingMessage>> = {
+  canonical: PathReadingMessage.CANONICAL,
+  verbatim: PathReadingMessage.VERBATIM,
+};

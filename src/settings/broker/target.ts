@@ -1,7 +1,7 @@
 /** How an operator writes a target, and where a credential may be written into a request. */
 import * as z from 'zod';
 import type { Placement } from '../../core/grant.ts';
-import { targetProtocols } from '../../core/target.ts';
+import { echoTreatments, pathReadings, targetProtocols } from '../../core/target.ts';
 import { sameNameKey, tokenPattern, withoutHopByHop, writableValue } from '../../core/headers.ts';
 import { host, port } from '../address.ts';
 import type { TargetSettings } from '../broker.ts';
@@ -46,6 +46,12 @@ const placement = variant('kind', ['bearer', 'basic', 'header', 'query', 'client
   keys({ kind: z.literal('client_certificate') }, ''),
 ]).transform((written): Placement => written);
 
+/** Long enough never to stand anywhere by chance, and of characters that no place has to encode. */
+const placeholder = scalar(
+  { what: 'a placeholder', write: '8 to 128 letters, digits, "_" and "-", such as OUTRIDER_PLACEHOLDER' },
+  (text) => (/^[A-Za-z0-9_-]{8,128}$/.test(text) ? text : undefined),
+);
+
 const credential = keys({ provider: name, placement }, '{provider: NAME, placement: {kind: bearer}}');
 
 export const target = keys(
@@ -57,6 +63,9 @@ export const target = keys(
     caFile: filePath('/etc/outrider/target-ca.pem').optional(),
     protocol: oneOf(targetProtocols, { isGuessed: false }).default('auto'),
     tlsVersionMin: oneOfNumerals(['1.2', '1.3']).default('1.2'),
+    echo: oneOf(echoTreatments).default('redact'),
+    paths: oneOf(pathReadings).default('canonical'),
+    placeholder: placeholder.default(''),
     credentials: list(credential, { write: '[{provider: NAME, placement: {kind: bearer}}]', min: 1 }),
   },
   '{name: orders, hosts: [api.example.com], credentials: [{provider: NAME, placement: {kind: bearer}}]}',

@@ -38,11 +38,13 @@ const draft: fc.Arbitrary<AccessEventDraft> = fc.record({
       responseBodyBytes: number,
       durationMs: number,
       timeToFirstByteMs: number,
+      echoes: number,
     }),
     { nil: undefined },
   ),
   traceId: text,
   lostCount: number,
+  attempt: number,
 });
 
 t.test('no event that the proxy queues is one that the collector refuses', async (t) => {

@@ -36,7 +36,7 @@ t.test('every text is bounded', async (t) => {
       decision: { verdict: 'deny', policy: long, policyVersion: long, rule: long, reason: long },
       grantId: long,
       credentials: Array.from({ length: 50 }, () => ({ providerKind: long, provider: long, placement: long, fingerprint: long })),
-      outcome: { status: 200, fault: long, requestBodyBytes: 1, responseBodyBytes: 1, durationMs: 1, timeToFirstByteMs: 1 },
+      outcome: { status: 200, fault: long, requestBodyBytes: 1, responseBodyBytes: 1, durationMs: 1, timeToFirstByteMs: 1, echoes: 0 },
       traceId: long,
     }),
     1,
@@ -66,10 +66,19 @@ t.test('numbers that no encoder takes become zero', async (t) => {
     responseBodyBytes: 1.5,
     durationMs: Number.POSITIVE_INFINITY,
     timeToFirstByteMs: -1,
+    echoes: -1,
   };
   const event = numbered({ ...draft(), timeMs: Number.NaN, outcome }, 1);
   t.equal(event.timeMs, 0);
-  t.same(event.outcome, { status: 0, fault: '', requestBodyBytes: 0, responseBodyBytes: 1, durationMs: 0, timeToFirstByteMs: 0 });
+  t.same(event.outcome, {
+    status: 0,
+    fault: '',
+    requestBodyBytes: 0,
+    responseBodyBytes: 1,
+    durationMs: 0,
+    timeToFirstByteMs: 0,
+    echoes: 0,
+  });
   t.equal(numbered(draft({ timeMs: 1e300 }), 1).timeMs, 0);
   t.equal(numbered({ ...outcomeOf(draft(), 1000) }, 1).outcome?.status, 0);
 });

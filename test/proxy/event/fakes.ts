@@ -30,13 +30,14 @@ export const draft = (fields: Partial<AccessEventDraft> = {}): AccessEventDraft 
   outcome: undefined,
   traceId: '',
   lostCount: 0,
+  attempt: 1,
   ...fields,
 });
 
 export const outcomeOf = (intent: AccessEventDraft, status = 200): AccessEventDraft => ({
   ...intent,
   kind: 'outcome',
-  outcome: { status, fault: '', requestBodyBytes: 0, responseBodyBytes: 5, durationMs: 3.25, timeToFirstByteMs: 2.5 },
+  outcome: { status, fault: '', requestBodyBytes: 0, responseBodyBytes: 5, durationMs: 3.25, timeToFirstByteMs: 2.5, echoes: 0 },
 });
 
 /** One stream as the collector sees it. Stores nothing and answers nothing unless the test says so. */

@@ -117,6 +117,13 @@ export declare type GetGrantRequest = Message<"outrider.v1.GetGrantRequest"> & {
    * @generated from field: string configuration_version = 2;
    */
   configurationVersion: string;
+
+  /**
+   * A grant whose credential the target has refused (401): the broker obtains another where it can.
+   *
+   * @generated from field: string rejected_grant_id = 3;
+   */
+  rejectedGrantId: string;
 };
 
 /**
@@ -290,6 +297,42 @@ export declare type Placement = Message<"outrider.v1.Placement"> & {
      */
     value: ClientCertificatePlacement;
     case: "clientCertificate";
+  } | {
+    /**
+     * @generated from field: outrider.v1.CookiePlacement cookie = 6;
+     */
+    value: CookiePlacement;
+    case: "cookie";
+  } | {
+    /**
+     * @generated from field: outrider.v1.PathSegmentPlacement path_segment = 7;
+     */
+    value: PathSegmentPlacement;
+    case: "pathSegment";
+  } | {
+    /**
+     * @generated from field: outrider.v1.BodyFieldPlacement body_field = 8;
+     */
+    value: BodyFieldPlacement;
+    case: "bodyField";
+  } | {
+    /**
+     * @generated from field: outrider.v1.HmacPlacement hmac = 9;
+     */
+    value: HmacPlacement;
+    case: "hmac";
+  } | {
+    /**
+     * @generated from field: outrider.v1.AwsSigV4Placement aws_sigv4 = 10;
+     */
+    value: AwsSigV4Placement;
+    case: "awsSigv4";
+  } | {
+    /**
+     * @generated from field: outrider.v1.DpopPlacement dpop = 11;
+     */
+    value: DpopPlacement;
+    case: "dpop";
   } | { case: undefined; value?: undefined };
 };
 
@@ -386,6 +429,167 @@ export declare type ClientCertificatePlacement = Message<"outrider.v1.ClientCert
  * Use `create(ClientCertificatePlacementSchema)` to create a new message.
  */
 export declare const ClientCertificatePlacementSchema: GenMessage<ClientCertificatePlacement>;
+
+/**
+ * Cookie: <name>=<credential>, beside the program's other cookies.
+ *
+ * @generated from message outrider.v1.CookiePlacement
+ */
+export declare type CookiePlacement = Message<"outrider.v1.CookiePlacement"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message outrider.v1.CookiePlacement.
+ * Use `create(CookiePlacementSchema)` to create a new message.
+ */
+export declare const CookiePlacementSchema: GenMessage<CookiePlacement>;
+
+/**
+ * The segment of the path that stands at this place must fit the template, and what stands for {credential} is replaced.
+ *
+ * @generated from message outrider.v1.PathSegmentPlacement
+ */
+export declare type PathSegmentPlacement = Message<"outrider.v1.PathSegmentPlacement"> & {
+  /**
+   * From 1.
+   *
+   * @generated from field: uint32 segment = 1;
+   */
+  segment: number;
+
+  /**
+   * @generated from field: string template = 2;
+   */
+  template: string;
+};
+
+/**
+ * Describes the message outrider.v1.PathSegmentPlacement.
+ * Use `create(PathSegmentPlacementSchema)` to create a new message.
+ */
+export declare const PathSegmentPlacementSchema: GenMessage<PathSegmentPlacement>;
+
+/**
+ * @generated from message outrider.v1.BodyFieldPlacement
+ */
+export declare type BodyFieldPlacement = Message<"outrider.v1.BodyFieldPlacement"> & {
+  /**
+   * @generated from field: outrider.v1.BodyFormat format = 1;
+   */
+  format: BodyFormat;
+
+  /**
+   * A JSON pointer (RFC 6901), or the name of a form field.
+   *
+   * @generated from field: string field = 2;
+   */
+  field: string;
+};
+
+/**
+ * Describes the message outrider.v1.BodyFieldPlacement.
+ * Use `create(BodyFieldPlacementSchema)` to create a new message.
+ */
+export declare const BodyFieldPlacementSchema: GenMessage<BodyFieldPlacement>;
+
+/**
+ * The credential is a key; <name>: <template>, where {signature} stands for the HMAC (RFC 2104) of the message.
+ *
+ * @generated from message outrider.v1.HmacPlacement
+ */
+export declare type HmacPlacement = Message<"outrider.v1.HmacPlacement"> & {
+  /**
+   * @generated from field: outrider.v1.HmacAlgorithm algorithm = 1;
+   */
+  algorithm: HmacAlgorithm;
+
+  /**
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * @generated from field: outrider.v1.HmacEncoding encoding = 3;
+   */
+  encoding: HmacEncoding;
+
+  /**
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string template = 5;
+   */
+  template: string;
+
+  /**
+   * Fields for the timestamp and the nonce; empty for none.
+   *
+   * @generated from field: string timestamp_name = 6;
+   */
+  timestampName: string;
+
+  /**
+   * @generated from field: string nonce_name = 7;
+   */
+  nonceName: string;
+};
+
+/**
+ * Describes the message outrider.v1.HmacPlacement.
+ * Use `create(HmacPlacementSchema)` to create a new message.
+ */
+export declare const HmacPlacementSchema: GenMessage<HmacPlacement>;
+
+/**
+ * AWS Signature Version 4 and 4a. The credential is JSON: AccessKeyId, SecretAccessKey, SessionToken.
+ *
+ * @generated from message outrider.v1.AwsSigV4Placement
+ */
+export declare type AwsSigV4Placement = Message<"outrider.v1.AwsSigV4Placement"> & {
+  /**
+   * @generated from field: outrider.v1.AwsAlgorithm algorithm = 1;
+   */
+  algorithm: AwsAlgorithm;
+
+  /**
+   * Empty: as the host says.
+   *
+   * @generated from field: string service = 2;
+   */
+  service: string;
+
+  /**
+   * @generated from field: string region = 3;
+   */
+  region: string;
+};
+
+/**
+ * Describes the message outrider.v1.AwsSigV4Placement.
+ * Use `create(AwsSigV4PlacementSchema)` to create a new message.
+ */
+export declare const AwsSigV4PlacementSchema: GenMessage<AwsSigV4Placement>;
+
+/**
+ * Authorization: DPoP <token>, and a proof by the key that the token is bound to (RFC 9449). The credential is JSON: access_token,
+ * private_key (PKCS #8, PEM).
+ *
+ * @generated from message outrider.v1.DpopPlacement
+ */
+export declare type DpopPlacement = Message<"outrider.v1.DpopPlacement"> & {
+};
+
+/**
+ * Describes the message outrider.v1.DpopPlacement.
+ * Use `create(DpopPlacementSchema)` to create a new message.
+ */
+export declare const DpopPlacementSchema: GenMessage<DpopPlacement>;
 
 /**
  * @generated from message outrider.v1.Rule
@@ -550,6 +754,27 @@ export declare type Target = Message<"outrider.v1.Target"> & {
    * @generated from field: outrider.v1.TlsVersion tls_version_min = 7;
    */
   tlsVersionMin: TlsVersion;
+
+  /**
+   * What happens when an answer repeats the credential. Unspecified: REDACT. One of a later version: REFUSE.
+   *
+   * @generated from field: outrider.v1.EchoTreatment echo = 8;
+   */
+  echo: EchoTreatment;
+
+  /**
+   * How paths are read. Unspecified, or one of a later version: as CANONICAL.
+   *
+   * @generated from field: outrider.v1.PathReading paths = 9;
+   */
+  paths: PathReading;
+
+  /**
+   * What the program must write where the credential goes; empty when it need not write anything.
+   *
+   * @generated from field: string placeholder = 10;
+   */
+  placeholder: string;
 };
 
 /**
@@ -582,6 +807,108 @@ export declare type Revocation = Message<"outrider.v1.Revocation"> & {
 export declare const RevocationSchema: GenMessage<Revocation>;
 
 /**
+ * @generated from enum outrider.v1.BodyFormat
+ */
+export enum BodyFormat {
+  /**
+   * @generated from enum value: BODY_FORMAT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: BODY_FORMAT_JSON = 1;
+   */
+  JSON = 1,
+
+  /**
+   * application/x-www-form-urlencoded
+   *
+   * @generated from enum value: BODY_FORMAT_FORM = 2;
+   */
+  FORM = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.BodyFormat.
+ */
+export declare const BodyFormatSchema: GenEnum<BodyFormat>;
+
+/**
+ * @generated from enum outrider.v1.HmacAlgorithm
+ */
+export enum HmacAlgorithm {
+  /**
+   * @generated from enum value: HMAC_ALGORITHM_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: HMAC_ALGORITHM_SHA256 = 1;
+   */
+  SHA256 = 1,
+
+  /**
+   * @generated from enum value: HMAC_ALGORITHM_SHA512 = 2;
+   */
+  SHA512 = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.HmacAlgorithm.
+ */
+export declare const HmacAlgorithmSchema: GenEnum<HmacAlgorithm>;
+
+/**
+ * @generated from enum outrider.v1.HmacEncoding
+ */
+export enum HmacEncoding {
+  /**
+   * @generated from enum value: HMAC_ENCODING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: HMAC_ENCODING_HEX = 1;
+   */
+  HEX = 1,
+
+  /**
+   * @generated from enum value: HMAC_ENCODING_BASE64 = 2;
+   */
+  BASE64 = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.HmacEncoding.
+ */
+export declare const HmacEncodingSchema: GenEnum<HmacEncoding>;
+
+/**
+ * @generated from enum outrider.v1.AwsAlgorithm
+ */
+export enum AwsAlgorithm {
+  /**
+   * @generated from enum value: AWS_ALGORITHM_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: AWS_ALGORITHM_SIGV4 = 1;
+   */
+  SIGV4 = 1,
+
+  /**
+   * @generated from enum value: AWS_ALGORITHM_SIGV4A = 2;
+   */
+  SIGV4A = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.AwsAlgorithm.
+ */
+export declare const AwsAlgorithmSchema: GenEnum<AwsAlgorithm>;
+
+/**
  * @generated from enum outrider.v1.Effect
  */
 export enum Effect {
@@ -605,6 +932,67 @@ export enum Effect {
  * Describes the enum outrider.v1.Effect.
  */
 export declare const EffectSchema: GenEnum<Effect>;
+
+/**
+ * @generated from enum outrider.v1.EchoTreatment
+ */
+export enum EchoTreatment {
+  /**
+   * @generated from enum value: ECHO_TREATMENT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The credential is replaced by asterisks where that can be done, and the answer refused where not.
+   *
+   * @generated from enum value: ECHO_TREATMENT_REDACT = 1;
+   */
+  REDACT = 1,
+
+  /**
+   * @generated from enum value: ECHO_TREATMENT_REFUSE = 2;
+   */
+  REFUSE = 2,
+
+  /**
+   * @generated from enum value: ECHO_TREATMENT_PASS = 3;
+   */
+  PASS = 3,
+}
+
+/**
+ * Describes the enum outrider.v1.EchoTreatment.
+ */
+export declare const EchoTreatmentSchema: GenEnum<EchoTreatment>;
+
+/**
+ * @generated from enum outrider.v1.PathReading
+ */
+export enum PathReading {
+  /**
+   * @generated from enum value: PATH_READING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * One spelling; ambiguous paths are refused.
+   *
+   * @generated from enum value: PATH_READING_CANONICAL = 1;
+   */
+  CANONICAL = 1,
+
+  /**
+   * Sent as it came; a path with a second reading is covered only by rules for every path, and by every denial.
+   *
+   * @generated from enum value: PATH_READING_VERBATIM = 2;
+   */
+  VERBATIM = 2,
+}
+
+/**
+ * Describes the enum outrider.v1.PathReading.
+ */
+export declare const PathReadingSchema: GenEnum<PathReading>;
 
 /**
  * @generated from enum outrider.v1.TargetProtocol

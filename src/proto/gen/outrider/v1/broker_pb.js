@@ -11,7 +11,7 @@ import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@
  * Describes the file outrider/v1/broker.proto.
  */
 export const file_outrider_v1_broker = /*@__PURE__*/
-  fileDesc("ChhvdXRyaWRlci92MS9icm9rZXIucHJvdG8SC291dHJpZGVyLnYxIlUKDUF0dGVzdFJlcXVlc3QSJwoIZXZpZGVuY2UYASABKAsyFS5vdXRyaWRlci52MS5FdmlkZW5jZRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgMIi0KCEV2aWRlbmNlEhkKD3Byb2plY3RlZF90b2tlbhgBIAEoCUgAQgYKBGtpbmQinAEKDkF0dGVzdFJlc3BvbnNlEhkKEWNlcnRpZmljYXRlX2NoYWluGAEgAygMEhQKDHRydXN0X2J1bmRsZRgCIAMoDBIRCglzcGlmZmVfaWQYAyABKAkSLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOYXR0ZXN0YXRpb25faWQYBSABKAkiQAoPR2V0R3JhbnRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoCRIdChVjb25maWd1cmF0aW9uX3ZlcnNpb24YAiABKAkirAIKEEdldEdyYW50UmVzcG9uc2USEAoIZ3JhbnRfaWQYASABKAkSDgoGdGFyZ2V0GAIgASgJEh0KFWNvbmZpZ3VyYXRpb25fdmVyc2lvbhgDIAEoCRIuCgpleHBpcmVzX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghsaWZldGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCgtjcmVkZW50aWFscxgGIAMoCzIXLm91dHJpZGVyLnYxLkNyZWRlbnRpYWwSIAoFcnVsZXMYByADKAsyES5vdXRyaWRlci52MS5SdWxlEioKB2JpbmRpbmcYCCABKAsyGS5vdXRyaWRlci52MS5HcmFudEJpbmRpbmciRwoMR3JhbnRCaW5kaW5nEg0KBWhvc3RzGAEgAygJEg0KBXBvcnRzGAIgAygNEhkKEWNsZWFydGV4dF9hbGxvd2VkGAMgASgIIrQBCgpDcmVkZW50aWFsEikKCXBsYWNlbWVudBgBIAEoCzIWLm91dHJpZGVyLnYxLlBsYWNlbWVudBINCgV2YWx1ZRgCIAEoDBIVCg1wcm92aWRlcl9raW5kGAMgASgJEhAKCHByb3ZpZGVyGAQgASgJEhMKC2ZpbmdlcnByaW50GAUgASgJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpYCCglQbGFjZW1lbnQSLgoGYmVhcmVyGAEgASgLMhwub3V0cmlkZXIudjEuQmVhcmVyUGxhY2VtZW50SAASLAoFYmFzaWMYAiABKAsyGy5vdXRyaWRlci52MS5CYXNpY1BsYWNlbWVudEgAEi4KBmhlYWRlchgDIAEoCzIcLm91dHJpZGVyLnYxLkhlYWRlclBsYWNlbWVudEgAEiwKBXF1ZXJ5GAQgASgLMhsub3V0cmlkZXIudjEuUXVlcnlQbGFjZW1lbnRIABJFChJjbGllbnRfY2VydGlmaWNhdGUYBSABKAsyJy5vdXRyaWRlci52MS5DbGllbnRDZXJ0aWZpY2F0ZVBsYWNlbWVudEgAQgYKBGtpbmQiEQoPQmVhcmVyUGxhY2VtZW50IiIKDkJhc2ljUGxhY2VtZW50EhAKCHVzZXJuYW1lGAEgASgJIjEKD0hlYWRlclBsYWNlbWVudBIMCgRuYW1lGAEgASgJEhAKCHRlbXBsYXRlGAIgASgJIh4KDlF1ZXJ5UGxhY2VtZW50EgwKBG5hbWUYASABKAkiHAoaQ2xpZW50Q2VydGlmaWNhdGVQbGFjZW1lbnQilAEKBFJ1bGUSDgoGcG9saWN5GAEgASgJEhYKDnBvbGljeV92ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkSIwoGZWZmZWN0GAQgASgOMhMub3V0cmlkZXIudjEuRWZmZWN0Eg8KB21ldGhvZHMYBSADKAkSDQoFcGF0aHMYBiADKAkSEQoJY29uZGl0aW9uGAcgASgJIg4KDFdhdGNoUmVxdWVzdCJ5Cg1XYXRjaFJlc3BvbnNlEi8KCHNuYXBzaG90GAEgASgLMhsub3V0cmlkZXIudjEuVGFyZ2V0U25hcHNob3RIABItCgpyZXZvY2F0aW9uGAIgASgLMhcub3V0cmlkZXIudjEuUmV2b2NhdGlvbkgAQggKBnVwZGF0ZSJVCg5UYXJnZXRTbmFwc2hvdBIdChVjb25maWd1cmF0aW9uX3ZlcnNpb24YASABKAkSJAoHdGFyZ2V0cxgCIAMoCzITLm91dHJpZGVyLnYxLlRhcmdldCLKAQoGVGFyZ2V0EgwKBG5hbWUYASABKAkSDQoFaG9zdHMYAiADKAkSDQoFcG9ydHMYAyADKA0SGQoRY2xlYXJ0ZXh0X2FsbG93ZWQYBCABKAgSGAoQdHJ1c3RfYnVuZGxlX3BlbRgFIAEoCRItCghwcm90b2NvbBgGIAEoDjIbLm91dHJpZGVyLnYxLlRhcmdldFByb3RvY29sEjAKD3Rsc192ZXJzaW9uX21pbhgHIAEoDjIXLm91dHJpZGVyLnYxLlRsc1ZlcnNpb24iLwoKUmV2b2NhdGlvbhIOCgZ0YXJnZXQYASABKAkSEQoJZ3JhbnRfaWRzGAIgAygJKkMKBkVmZmVjdBIWChJFRkZFQ1RfVU5TUEVDSUZJRUQQABIQCgxFRkZFQ1RfQUxMT1cQARIPCgtFRkZFQ1RfREVOWRACKn4KDlRhcmdldFByb3RvY29sEh8KG1RBUkdFVF9QUk9UT0NPTF9VTlNQRUNJRklFRBAAEhgKFFRBUkdFVF9QUk9UT0NPTF9BVVRPEAESGQoVVEFSR0VUX1BST1RPQ09MX0hUVFAxEAISFgoSVEFSR0VUX1BST1RPQ09MX0gyEAMqVQoKVGxzVmVyc2lvbhIbChdUTFNfVkVSU0lPTl9VTlNQRUNJRklFRBAAEhQKEFRMU19WRVJTSU9OX1YxXzIQARIUChBUTFNfVkVSU0lPTl9WMV8zEAIy4AEKEENyZWRlbnRpYWxCcm9rZXISQQoGQXR0ZXN0Ehoub3V0cmlkZXIudjEuQXR0ZXN0UmVxdWVzdBobLm91dHJpZGVyLnYxLkF0dGVzdFJlc3BvbnNlEkcKCEdldEdyYW50Ehwub3V0cmlkZXIudjEuR2V0R3JhbnRSZXF1ZXN0Gh0ub3V0cmlkZXIudjEuR2V0R3JhbnRSZXNwb25zZRJACgVXYXRjaBIZLm91dHJpZGVyLnYxLldhdGNoUmVxdWVzdBoaLm91dHJpZGVyLnYxLldhdGNoUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChhvdXRyaWRlci92MS9icm9rZXIucHJvdG8SC291dHJpZGVyLnYxIlUKDUF0dGVzdFJlcXVlc3QSJwoIZXZpZGVuY2UYASABKAsyFS5vdXRyaWRlci52MS5FdmlkZW5jZRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgMIi0KCEV2aWRlbmNlEhkKD3Byb2plY3RlZF90b2tlbhgBIAEoCUgAQgYKBGtpbmQinAEKDkF0dGVzdFJlc3BvbnNlEhkKEWNlcnRpZmljYXRlX2NoYWluGAEgAygMEhQKDHRydXN0X2J1bmRsZRgCIAMoDBIRCglzcGlmZmVfaWQYAyABKAkSLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOYXR0ZXN0YXRpb25faWQYBSABKAkiWwoPR2V0R3JhbnRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoCRIdChVjb25maWd1cmF0aW9uX3ZlcnNpb24YAiABKAkSGQoRcmVqZWN0ZWRfZ3JhbnRfaWQYAyABKAkirAIKEEdldEdyYW50UmVzcG9uc2USEAoIZ3JhbnRfaWQYASABKAkSDgoGdGFyZ2V0GAIgASgJEh0KFWNvbmZpZ3VyYXRpb25fdmVyc2lvbhgDIAEoCRIuCgpleHBpcmVzX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghsaWZldGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCgtjcmVkZW50aWFscxgGIAMoCzIXLm91dHJpZGVyLnYxLkNyZWRlbnRpYWwSIAoFcnVsZXMYByADKAsyES5vdXRyaWRlci52MS5SdWxlEioKB2JpbmRpbmcYCCABKAsyGS5vdXRyaWRlci52MS5HcmFudEJpbmRpbmciRwoMR3JhbnRCaW5kaW5nEg0KBWhvc3RzGAEgAygJEg0KBXBvcnRzGAIgAygNEhkKEWNsZWFydGV4dF9hbGxvd2VkGAMgASgIIrQBCgpDcmVkZW50aWFsEikKCXBsYWNlbWVudBgBIAEoCzIWLm91dHJpZGVyLnYxLlBsYWNlbWVudBINCgV2YWx1ZRgCIAEoDBIVCg1wcm92aWRlcl9raW5kGAMgASgJEhAKCHByb3ZpZGVyGAQgASgJEhMKC2ZpbmdlcnByaW50GAUgASgJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIsUECglQbGFjZW1lbnQSLgoGYmVhcmVyGAEgASgLMhwub3V0cmlkZXIudjEuQmVhcmVyUGxhY2VtZW50SAASLAoFYmFzaWMYAiABKAsyGy5vdXRyaWRlci52MS5CYXNpY1BsYWNlbWVudEgAEi4KBmhlYWRlchgDIAEoCzIcLm91dHJpZGVyLnYxLkhlYWRlclBsYWNlbWVudEgAEiwKBXF1ZXJ5GAQgASgLMhsub3V0cmlkZXIudjEuUXVlcnlQbGFjZW1lbnRIABJFChJjbGllbnRfY2VydGlmaWNhdGUYBSABKAsyJy5vdXRyaWRlci52MS5DbGllbnRDZXJ0aWZpY2F0ZVBsYWNlbWVudEgAEi4KBmNvb2tpZRgGIAEoCzIcLm91dHJpZGVyLnYxLkNvb2tpZVBsYWNlbWVudEgAEjkKDHBhdGhfc2VnbWVudBgHIAEoCzIhLm91dHJpZGVyLnYxLlBhdGhTZWdtZW50UGxhY2VtZW50SAASNQoKYm9keV9maWVsZBgIIAEoCzIfLm91dHJpZGVyLnYxLkJvZHlGaWVsZFBsYWNlbWVudEgAEioKBGhtYWMYCSABKAsyGi5vdXRyaWRlci52MS5IbWFjUGxhY2VtZW50SAASMwoJYXdzX3NpZ3Y0GAogASgLMh4ub3V0cmlkZXIudjEuQXdzU2lnVjRQbGFjZW1lbnRIABIqCgRkcG9wGAsgASgLMhoub3V0cmlkZXIudjEuRHBvcFBsYWNlbWVudEgAQgYKBGtpbmQiEQoPQmVhcmVyUGxhY2VtZW50IiIKDkJhc2ljUGxhY2VtZW50EhAKCHVzZXJuYW1lGAEgASgJIjEKD0hlYWRlclBsYWNlbWVudBIMCgRuYW1lGAEgASgJEhAKCHRlbXBsYXRlGAIgASgJIh4KDlF1ZXJ5UGxhY2VtZW50EgwKBG5hbWUYASABKAkiHAoaQ2xpZW50Q2VydGlmaWNhdGVQbGFjZW1lbnQiHwoPQ29va2llUGxhY2VtZW50EgwKBG5hbWUYASABKAkiOQoUUGF0aFNlZ21lbnRQbGFjZW1lbnQSDwoHc2VnbWVudBgBIAEoDRIQCgh0ZW1wbGF0ZRgCIAEoCSJMChJCb2R5RmllbGRQbGFjZW1lbnQSJwoGZm9ybWF0GAEgASgOMhcub3V0cmlkZXIudjEuQm9keUZvcm1hdBINCgVmaWVsZBgCIAEoCSLIAQoNSG1hY1BsYWNlbWVudBItCglhbGdvcml0aG0YASABKA4yGi5vdXRyaWRlci52MS5IbWFjQWxnb3JpdGhtEg8KB21lc3NhZ2UYAiABKAkSKwoIZW5jb2RpbmcYAyABKA4yGS5vdXRyaWRlci52MS5IbWFjRW5jb2RpbmcSDAoEbmFtZRgEIAEoCRIQCgh0ZW1wbGF0ZRgFIAEoCRIWCg50aW1lc3RhbXBfbmFtZRgGIAEoCRISCgpub25jZV9uYW1lGAcgASgJImIKEUF3c1NpZ1Y0UGxhY2VtZW50EiwKCWFsZ29yaXRobRgBIAEoDjIZLm91dHJpZGVyLnYxLkF3c0FsZ29yaXRobRIPCgdzZXJ2aWNlGAIgASgJEg4KBnJlZ2lvbhgDIAEoCSIPCg1EcG9wUGxhY2VtZW50IpQBCgRSdWxlEg4KBnBvbGljeRgBIAEoCRIWCg5wb2xpY3lfdmVyc2lvbhgCIAEoCRIMCgRuYW1lGAMgASgJEiMKBmVmZmVjdBgEIAEoDjITLm91dHJpZGVyLnYxLkVmZmVjdBIPCgdtZXRob2RzGAUgAygJEg0KBXBhdGhzGAYgAygJEhEKCWNvbmRpdGlvbhgHIAEoCSIOCgxXYXRjaFJlcXVlc3QieQoNV2F0Y2hSZXNwb25zZRIvCghzbmFwc2hvdBgBIAEoCzIbLm91dHJpZGVyLnYxLlRhcmdldFNuYXBzaG90SAASLQoKcmV2b2NhdGlvbhgCIAEoCzIXLm91dHJpZGVyLnYxLlJldm9jYXRpb25IAEIICgZ1cGRhdGUiVQoOVGFyZ2V0U25hcHNob3QSHQoVY29uZmlndXJhdGlvbl92ZXJzaW9uGAEgASgJEiQKB3RhcmdldHMYAiADKAsyEy5vdXRyaWRlci52MS5UYXJnZXQisgIKBlRhcmdldBIMCgRuYW1lGAEgASgJEg0KBWhvc3RzGAIgAygJEg0KBXBvcnRzGAMgAygNEhkKEWNsZWFydGV4dF9hbGxvd2VkGAQgASgIEhgKEHRydXN0X2J1bmRsZV9wZW0YBSABKAkSLQoIcHJvdG9jb2wYBiABKA4yGy5vdXRyaWRlci52MS5UYXJnZXRQcm90b2NvbBIwCg90bHNfdmVyc2lvbl9taW4YByABKA4yFy5vdXRyaWRlci52MS5UbHNWZXJzaW9uEigKBGVjaG8YCCABKA4yGi5vdXRyaWRlci52MS5FY2hvVHJlYXRtZW50EicKBXBhdGhzGAkgASgOMhgub3V0cmlkZXIudjEuUGF0aFJlYWRpbmcSEwoLcGxhY2Vob2xkZXIYCiABKAkiLwoKUmV2b2NhdGlvbhIOCgZ0YXJnZXQYASABKAkSEQoJZ3JhbnRfaWRzGAIgAygJKlUKCkJvZHlGb3JtYXQSGwoXQk9EWV9GT1JNQVRfVU5TUEVDSUZJRUQQABIUChBCT0RZX0ZPUk1BVF9KU09OEAESFAoQQk9EWV9GT1JNQVRfRk9STRACKmUKDUhtYWNBbGdvcml0aG0SHgoaSE1BQ19BTEdPUklUSE1fVU5TUEVDSUZJRUQQABIZChVITUFDX0FMR09SSVRITV9TSEEyNTYQARIZChVITUFDX0FMR09SSVRITV9TSEE1MTIQAipeCgxIbWFjRW5jb2RpbmcSHQoZSE1BQ19FTkNPRElOR19VTlNQRUNJRklFRBAAEhUKEUhNQUNfRU5DT0RJTkdfSEVYEAESGAoUSE1BQ19FTkNPRElOR19CQVNFNjQQAipgCgxBd3NBbGdvcml0aG0SHQoZQVdTX0FMR09SSVRITV9VTlNQRUNJRklFRBAAEhcKE0FXU19BTEdPUklUSE1fU0lHVjQQARIYChRBV1NfQUxHT1JJVEhNX1NJR1Y0QRACKkMKBkVmZmVjdBIWChJFRkZFQ1RfVU5TUEVDSUZJRUQQABIQCgxFRkZFQ1RfQUxMT1cQARIPCgtFRkZFQ1RfREVOWRACKn4KDUVjaG9UcmVhdG1lbnQSHgoaRUNIT19UUkVBVE1FTlRfVU5TUEVDSUZJRUQQABIZChVFQ0hPX1RSRUFUTUVOVF9SRURBQ1QQARIZChVFQ0hPX1RSRUFUTUVOVF9SRUZVU0UQAhIXChNFQ0hPX1RSRUFUTUVOVF9QQVNTEAMqYgoLUGF0aFJlYWRpbmcSHAoYUEFUSF9SRUFESU5HX1VOU1BFQ0lGSUVEEAASGgoWUEFUSF9SRUFESU5HX0NBTk9OSUNBTBABEhkKFVBBVEhfUkVBRElOR19WRVJCQVRJTRACKn4KDlRhcmdldFByb3RvY29sEh8KG1RBUkdFVF9QUk9UT0NPTF9VTlNQRUNJRklFRBAAEhgKFFRBUkdFVF9QUk9UT0NPTF9BVVRPEAESGQoVVEFSR0VUX1BST1RPQ09MX0hUVFAxEAISFgoSVEFSR0VUX1BST1RPQ09MX0gyEAMqVQoKVGxzVmVyc2lvbhIbChdUTFNfVkVSU0lPTl9VTlNQRUNJRklFRBAAEhQKEFRMU19WRVJTSU9OX1YxXzIQARIUChBUTFNfVkVSU0lPTl9WMV8zEAIy4AEKEENyZWRlbnRpYWxCcm9rZXISQQoGQXR0ZXN0Ehoub3V0cmlkZXIudjEuQXR0ZXN0UmVxdWVzdBobLm91dHJpZGVyLnYxLkF0dGVzdFJlc3BvbnNlEkcKCEdldEdyYW50Ehwub3V0cmlkZXIudjEuR2V0R3JhbnRSZXF1ZXN0Gh0ub3V0cmlkZXIudjEuR2V0R3JhbnRSZXNwb25zZRJACgVXYXRjaBIZLm91dHJpZGVyLnYxLldhdGNoUmVxdWVzdBoaLm91dHJpZGVyLnYxLldhdGNoUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message outrider.v1.AttestRequest.
@@ -105,52 +105,142 @@ export const ClientCertificatePlacementSchema = /*@__PURE__*/
   messageDesc(file_outrider_v1_broker, 12);
 
 /**
+ * Describes the message outrider.v1.CookiePlacement.
+ * Use `create(CookiePlacementSchema)` to create a new message.
+ */
+export const CookiePlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 13);
+
+/**
+ * Describes the message outrider.v1.PathSegmentPlacement.
+ * Use `create(PathSegmentPlacementSchema)` to create a new message.
+ */
+export const PathSegmentPlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 14);
+
+/**
+ * Describes the message outrider.v1.BodyFieldPlacement.
+ * Use `create(BodyFieldPlacementSchema)` to create a new message.
+ */
+export const BodyFieldPlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 15);
+
+/**
+ * Describes the message outrider.v1.HmacPlacement.
+ * Use `create(HmacPlacementSchema)` to create a new message.
+ */
+export const HmacPlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 16);
+
+/**
+ * Describes the message outrider.v1.AwsSigV4Placement.
+ * Use `create(AwsSigV4PlacementSchema)` to create a new message.
+ */
+export const AwsSigV4PlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 17);
+
+/**
+ * Describes the message outrider.v1.DpopPlacement.
+ * Use `create(DpopPlacementSchema)` to create a new message.
+ */
+export const DpopPlacementSchema = /*@__PURE__*/
+  messageDesc(file_outrider_v1_broker, 18);
+
+/**
  * Describes the message outrider.v1.Rule.
  * Use `create(RuleSchema)` to create a new message.
  */
 export const RuleSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 13);
+  messageDesc(file_outrider_v1_broker, 19);
 
 /**
  * Describes the message outrider.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 14);
+  messageDesc(file_outrider_v1_broker, 20);
 
 /**
  * Describes the message outrider.v1.WatchResponse.
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 15);
+  messageDesc(file_outrider_v1_broker, 21);
 
 /**
  * Describes the message outrider.v1.TargetSnapshot.
  * Use `create(TargetSnapshotSchema)` to create a new message.
  */
 export const TargetSnapshotSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 16);
+  messageDesc(file_outrider_v1_broker, 22);
 
 /**
  * Describes the message outrider.v1.Target.
  * Use `create(TargetSchema)` to create a new message.
  */
 export const TargetSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 17);
+  messageDesc(file_outrider_v1_broker, 23);
 
 /**
  * Describes the message outrider.v1.Revocation.
  * Use `create(RevocationSchema)` to create a new message.
  */
 export const RevocationSchema = /*@__PURE__*/
-  messageDesc(file_outrider_v1_broker, 18);
+  messageDesc(file_outrider_v1_broker, 24);
+
+/**
+ * Describes the enum outrider.v1.BodyFormat.
+ */
+export const BodyFormatSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 0);
+
+/**
+ * @generated from enum outrider.v1.BodyFormat
+ */
+export const BodyFormat = /*@__PURE__*/
+  tsEnum(BodyFormatSchema);
+
+/**
+ * Describes the enum outrider.v1.HmacAlgorithm.
+ */
+export const HmacAlgorithmSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 1);
+
+/**
+ * @generated from enum outrider.v1.HmacAlgorithm
+ */
+export const HmacAlgorithm = /*@__PURE__*/
+  tsEnum(HmacAlgorithmSchema);
+
+/**
+ * Describes the enum outrider.v1.HmacEncoding.
+ */
+export const HmacEncodingSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 2);
+
+/**
+ * @generated from enum outrider.v1.HmacEncoding
+ */
+export const HmacEncoding = /*@__PURE__*/
+  tsEnum(HmacEncodingSchema);
+
+/**
+ * Describes the enum outrider.v1.AwsAlgorithm.
+ */
+export const AwsAlgorithmSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 3);
+
+/**
+ * @generated from enum outrider.v1.AwsAlgorithm
+ */
+export const AwsAlgorithm = /*@__PURE__*/
+  tsEnum(AwsAlgorithmSchema);
 
 /**
  * Describes the enum outrider.v1.Effect.
  */
 export const EffectSchema = /*@__PURE__*/
-  enumDesc(file_outrider_v1_broker, 0);
+  enumDesc(file_outrider_v1_broker, 4);
 
 /**
  * @generated from enum outrider.v1.Effect
@@ -159,10 +249,34 @@ export const Effect = /*@__PURE__*/
   tsEnum(EffectSchema);
 
 /**
+ * Describes the enum outrider.v1.EchoTreatment.
+ */
+export const EchoTreatmentSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 5);
+
+/**
+ * @generated from enum outrider.v1.EchoTreatment
+ */
+export const EchoTreatment = /*@__PURE__*/
+  tsEnum(EchoTreatmentSchema);
+
+/**
+ * Describes the enum outrider.v1.PathReading.
+ */
+export const PathReadingSchema = /*@__PURE__*/
+  enumDesc(file_outrider_v1_broker, 6);
+
+/**
+ * @generated from enum outrider.v1.PathReading
+ */
+export const PathReading = /*@__PURE__*/
+  tsEnum(PathReadingSchema);
+
+/**
  * Describes the enum outrider.v1.TargetProtocol.
  */
 export const TargetProtocolSchema = /*@__PURE__*/
-  enumDesc(file_outrider_v1_broker, 1);
+  enumDesc(file_outrider_v1_broker, 7);
 
 /**
  * @generated from enum outrider.v1.TargetProtocol
@@ -174,7 +288,7 @@ export const TargetProtocol = /*@__PURE__*/
  * Describes the enum outrider.v1.TlsVersion.
  */
 export const TlsVersionSchema = /*@__PURE__*/
-  enumDesc(file_outrider_v1_broker, 2);
+  enumDesc(file_outrider_v1_broker, 8);
 
 /**
  * @generated from enum outrider.v1.TlsVersion

@@ -157,6 +157,13 @@ export declare type AccessEvent = Message<"outrider.v1.AccessEvent"> & {
    * @generated from field: uint64 lost_count = 17;
    */
   lostCount: bigint;
+
+  /**
+   * From 1; 0 reads as 1. A request that is repeated with a fresh credential has an intent and an outcome for each attempt.
+   *
+   * @generated from field: uint32 attempt = 18;
+   */
+  attempt: number;
 };
 
 /**
@@ -269,6 +276,13 @@ export declare type Outcome = Message<"outrider.v1.Outcome"> & {
    * @generated from field: google.protobuf.Duration time_to_first_byte = 6;
    */
   timeToFirstByte?: Duration | undefined;
+
+  /**
+   * Places where the target's answer repeated the credential.
+   *
+   * @generated from field: uint32 echoes = 7;
+   */
+  echoes: number;
 };
 
 /**
