@@ -61,8 +61,9 @@ export interface PlaceContext {
 }
 
 type WrittenKind = Exclude<PlacementKind, 'client_certificate'>;
-// biome-ignore lint/suspicious/noExplicitAny: each placer reads its own kind of value; `any` stays in this table
-const placers: { readonly [K in WrittenKind]: Placer<Extract<Placement, { kind: K }>, any> } = {
+/** Each placer reads its own kind of value, and is given no other. */
+type AnyPlacer<P extends Placement> = Omit<Placer<P, never>, 'read'> & { readonly read: (text: string) => unknown };
+const placers: { readonly [K in WrittenKind]: AnyPlacer<Extract<Placement, { kind: K }>> } = {
   bearer,
   basic,
   header,
