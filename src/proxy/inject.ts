@@ -77,7 +77,7 @@ const placers: { readonly [K in WrittenKind]: AnyPlacer<Extract<Placement, { kin
 };
 
 const placerOf = (placement: Placement): Placer<Placement, unknown> => {
-  const found = (placers as Readonly<Record<string, Placer<Placement, unknown>>>)[placement.kind];
+  const found = (placers as Readonly<Record<string, unknown>>)[placement.kind] as Placer<Placement, unknown> | undefined;
   if (!found) throw new Fault('credential_invalid', { detail: 'Its placement is unknown to this proxy.' });
   return found;
 };
