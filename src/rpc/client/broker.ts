@@ -19,8 +19,11 @@ export interface WatchListener {
 }
 
 export interface BrokerChannel {
-  /** Faults: those of the broker, broker_unavailable, broker_timeout, broker_untrusted, broker_error, credential_invalid. */
-  getGrant(target: string, configurationVersion: string): Promise<Grant>;
+  /**
+   * `rejectedGrantId`: a grant whose credential the target refused, so that the broker obtains another where it can.
+   * Faults: those of the broker, broker_unavailable, broker_timeout, broker_untrusted, broker_error, credential_invalid.
+   */
+  getGrant(target: string, configurationVersion: string, rejectedGrantId?: string): Promise<Grant>;
   watch(on: WatchListener): { cancel(): void };
   /** Calls in flight finish; watches end without a word. */
   close(): void;
@@ -36,11 +39,11 @@ export const openBroker = ({ broker, svid }: { readonly broker: Peer; readonly s
   };
 
   return {
-    getGrant: async (target, configurationVersion) => {
+    getGrant: async (target, configurationVersion, rejectedGrantId) => {
       if (isClosing) throw new Fault('broker_unavailable', { cause: new Error('this channel was closed') });
       callsInFlight += 1;
       try {
-        const request = grantRequestBytes(target, configurationVersion);
+        const request = grantRequestBytes(target, configurationVersion, rejectedGrantId);
         const grant = grantOf(await connection.unary(brokerService.methods.getGrant, request, limits.getGrantTimeoutMs));
         if (grant.target !== target) throw new WireError('the grant is for another target');
         return grant;

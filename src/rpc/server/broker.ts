@@ -29,7 +29,8 @@ export interface WatchSender {
 
 export interface BrokerHandlers {
   attest(evidence: Evidence, certificateRequest: Buffer): Promise<Attestation>;
-  getGrant(caller: CallerIdentity, target: string, configurationVersion: string): Promise<Grant>;
+  /** `rejectedGrantId`: what the caller says its target refused; none or '' where it says nothing. Not to be believed before the lease says whose it was. */
+  getGrant(caller: CallerIdentity, target: string, configurationVersion: string, rejectedGrantId?: string): Promise<Grant>;
   /** Throws a Fault to refuse. `ended` aborts once nobody listens any more. */
   watch(caller: CallerIdentity, send: WatchSender, ended: AbortSignal): void;
 }
@@ -85,8 +86,8 @@ export const createBrokerMethods = ({ handlers, onCall, trustDomain, clock, log 
     }),
     getGrant: answering('GetGrant', async (call) => {
       const who = caller(call);
-      const { target, configurationVersion } = grantRequestOf(call.request);
-      return sendable(grantBytes(await handlers.getGrant(who, target, configurationVersion)));
+      const { target, configurationVersion, rejectedGrantId } = grantRequestOf(call.request);
+      return sendable(grantBytes(await handlers.getGrant(who, target, configurationVersion, rejectedGrantId)));
     }),
     watch: (call) => {
       const startedAt = clock.monotonic();

@@ -1,7 +1,8 @@
 /** Grants as messages. A placement or effect that this version does not know is refused, never guessed: credentials fail closed. */
-import { tokenPattern, writableValue } from '../../core/headers.ts';
+import { readAwsKeys } from '../../core/aws-keys.ts';
+import { readBoundToken } from '../../core/bound-token.ts';
 import { Fault } from '../../core/fault.ts';
-import { formOf, type Grant, type PlacedCredential, type Placement } from '../../core/grant.ts';
+import { type CredentialForm, formOf, type Grant, type PlacedCredential } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
 import type { Rule } from '../../core/policy.ts';
 import { Secret } from '../../core/secret.ts';
@@ -10,19 +11,30 @@ import {
   Effect,
   GetGrantRequestSchema,
   GetGrantResponseSchema,
-  type Placement as PlacementMessage,
   type Rule as RuleMessage,
 } from '../../proto/gen/outrider/v1/broker_pb.js';
 import { ClientCertificateError, readClientCertificate } from '../../pki/client-certificate.ts';
 import { hostsOf, portsOf } from './destination.ts';
 import { decode, durationMs, durationOf, encode, list, need, someText, text, timestampMs, timestampOf, WireError } from './field.ts';
+import { placementMessage, placementOf } from './placement.ts';
 
-export const grantRequestBytes = (target: string, configurationVersion: string): Buffer =>
-  encode(GetGrantRequestSchema, { target, configurationVersion });
+export interface GrantRequest {
+  readonly target: string;
+  readonly configurationVersion: string;
+  /** A grant whose credential the target refused; '' for none. */
+  readonly rejectedGrantId: string;
+}
 
-export const grantRequestOf = (bytes: Uint8Array): { target: string; configurationVersion: string } => {
-  const { target, configurationVersion } = decode(GetGrantRequestSchema, bytes);
-  return { target: someText(target, 'target'), configurationVersion: text(configurationVersion, 'configuration_version') };
+export const grantRequestBytes = (target: string, configurationVersion: string, rejectedGrantId = ''): Buffer =>
+  encode(GetGrantRequestSchema, { target, configurationVersion, rejectedGrantId });
+
+export const grantRequestOf = (bytes: Uint8Array): GrantRequest => {
+  const { target, configurationVersion, rejectedGrantId } = decode(GetGrantRequestSchema, bytes);
+  return {
+    target: someText(target, 'target'),
+    configurationVersion: text(configurationVersion, 'configuration_version'),
+    rejectedGrantId: text(rejectedGrantId, 'rejected_grant_id'),
+  };
 };
 
 export const grantBytes = (grant: Grant): Buffer =>
@@ -34,7 +46,7 @@ export const grantBytes = (grant: Grant): Buffer =>
     expiresAt: timestampOf(grant.expiresAtMs),
     lifetime: durationOf(grant.lifetimeMs),
     credentials: grant.credentials.map((credential) => ({
-      placement: { kind: placementMessage(credential.placement) },
+      placement: placementMessage(credential.placement),
       value: Buffer.from(credential.value.reveal()),
       providerKind: credential.providerKind,
       provider: credential.provider,
@@ -75,8 +87,9 @@ const credentialOf = (message: CredentialMessage): PlacedCredential => {
   // First of all, so that no error after this holds the bytes.
   const value = valueOf(message.value);
   const placement = placementOf(need(message.placement, 'placement'));
+  if (placement === undefined) throw unusable('The broker places it in a way that this proxy does not know.');
   return {
-    value: formOf(placement) === 'certificate' ? certificateOf(value) : value,
+    value: readers[formOf(placement)](value),
     placement,
     providerKind: someText(message.providerKind, 'provider_kind'),
     provider: someText(message.provider, 'provider'),
@@ -97,6 +110,20 @@ const valueOf = (bytes: Uint8Array): Secret => {
   }
 };
 
+/** What is none of its form is refused here, where it is known what it should be. */
+const readers: Readonly<Record<CredentialForm, (value: Secret) => Secret>> = {
+  text: (value) => value,
+  certificate: (value) => certificateOf(value),
+  aws_keys: (value) => {
+    if (readAwsKeys(value.reveal()) === undefined) throw unusable('It is not a pair of AWS access keys.');
+    return value;
+  },
+  bound_token: (value) => {
+    if (readBoundToken(value.reveal()) === undefined) throw unusable('It is not an access token with its key.');
+    return value;
+  },
+};
+
 /** No handshake would say as plainly what is wrong with it. */
 const certificateOf = (value: Secret): Secret => {
   try {
@@ -105,45 +132,6 @@ const certificateOf = (value: Secret): Secret => {
     throw error instanceof ClientCertificateError ? unusable(`It ${error.message}.`) : error;
   }
 };
-
-const placementMessage = (placement: Placement): PlacementMessage['kind'] => {
-  switch (placement.kind) {
-    case 'bearer':
-      return { case: 'bearer', value: { $typeName: 'outrider.v1.BearerPlacement' } };
-    case 'basic':
-      return { case: 'basic', value: { $typeName: 'outrider.v1.BasicPlacement', username: placement.username } };
-    case 'header':
-      return { case: 'header', value: { $typeName: 'outrider.v1.HeaderPlacement', name: placement.name, template: placement.template } };
-    case 'query':
-      return { case: 'query', value: { $typeName: 'outrider.v1.QueryPlacement', name: placement.name } };
-    case 'client_certificate':
-      return { case: 'clientCertificate', value: { $typeName: 'outrider.v1.ClientCertificatePlacement' } };
-  }
-};
-
-const placementOf = ({ kind }: PlacementMessage): Placement => {
-  switch (kind.case) {
-    case 'bearer':
-      return { kind: 'bearer' };
-    case 'basic':
-      // RFC 7617 section 2: a colon would end the user name early.
-      if (kind.value.username.includes(':') || !isField(kind.value.username)) break;
-      return { kind: 'basic', username: kind.value.username };
-    case 'header':
-      if (!tokenPattern.test(kind.value.name) || !isField(kind.value.template) || kind.value.template.split('{credential}').length !== 2)
-        break;
-      return { kind: 'header', name: kind.value.name, template: kind.value.template };
-    case 'query':
-      if (kind.value.name === '' || kind.value.name.length > limits.requestTargetBytesMax) break;
-      return { kind: 'query', name: kind.value.name };
-    case 'clientCertificate':
-      return { kind: 'client_certificate' };
-    case undefined:
-  }
-  throw unusable('The broker places it in a way that this proxy does not know.');
-};
-
-const isField = (value: string): boolean => value.length <= limits.headerBytesMax && writableValue(value);
 
 // Rules -------------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 /** How the parts of a broker's configuration must fit: names that exist, once each, and no two that claim the same thing. */
-import { type CredentialForm, providerForms, type ProviderKind } from '../../core/grant.ts';
-import { sameNameKey } from '../../core/headers.ts';
 import { createNameCheck, type Entry, itemsAt, type Problem, repeated, sharedListeners, textsOf, valueAt } from '../reference.ts';
+import { placementReferences } from './places.ts';
 
 const sections = ['attestors', 'workloads', 'providers', 'targets', 'policies'] as const;
 
@@ -13,9 +12,7 @@ export const brokerReferences = (document: unknown): Problem[] => [
   ...ownIssuer(document),
   ...unknownNames(document),
   ...sharedDestinations(document),
-  ...credentialsByTarget(document).flatMap(sharedPlaces),
-  ...wrongForms(document),
-  ...clientCertificates(document),
+  ...placementReferences(document),
 ];
 
 const at = ({ path }: Entry): string =>
@@ -102,65 +99,3 @@ const repeatedOnce = (problems: readonly Problem[]): Problem[] => {
     return true;
   });
 };
-
-/** Where a placement writes, in the one spelling in which two that meet are equal; undefined when it cannot be told. */
-const placeOf = ({ value }: Entry): string | undefined => {
-  const kind = valueAt(value, 'placement', 'kind');
-  const name = valueAt(value, 'placement', 'name');
-  if (kind === 'bearer' || kind === 'basic') return 'header authorization';
-  if (typeof name !== 'string') return undefined;
-  if (kind === 'header') return `header ${sameNameKey(name)}`;
-  return kind === 'query' ? `query ${name.toLowerCase()}` : undefined;
-};
-
-const sharedPlaces = (credentials: readonly Entry[]): Problem[] =>
-  repeated(
-    credentials
-      .filter((credential) => placeOf(credential) !== undefined)
-      .map(({ path, value }) => ({ path: [...path, 'placement'], value: { placement: valueAt(value, 'placement') } })),
-    (entry) => placeOf(entry) as string,
-    (first) => `writes where ${at(first)} writes, and one would replace the other, remove one or choose another place`,
-  );
-
-/** What a placement takes; undefined when it cannot be told. */
-const formAt = (credential: unknown): CredentialForm | undefined => {
-  const kind = valueAt(credential, 'placement', 'kind');
-  if (kind === 'client_certificate') return 'certificate';
-  return kind === 'bearer' || kind === 'basic' || kind === 'header' || kind === 'query' ? 'text' : undefined;
-};
-
-const formMessages: Readonly<Record<CredentialForm, string>> = {
-  text: 'is written into the request, and its provider gives a certificate, write {kind: client_certificate}, or name another provider',
-  certificate: 'takes a certificate, and its provider gives none, write the name of a provider of kind x509 or static_file',
-};
-
-const wrongForms = (document: unknown): Problem[] => {
-  const kinds = new Map(itemsAt(document, 'providers').map(({ value }) => [valueAt(value, 'name'), valueAt(value, 'kind')]));
-  const formsOf = (provider: unknown): readonly CredentialForm[] | undefined => {
-    const kind = kinds.get(provider);
-    return typeof kind === 'string' && Object.hasOwn(providerForms, kind) ? providerForms[kind as ProviderKind] : undefined;
-  };
-  return credentialsByTarget(document)
-    .flat()
-    .flatMap(({ path, value }) => {
-      const form = formAt(value);
-      const given = formsOf(valueAt(value, 'provider'));
-      if (form === undefined || given === undefined || given.includes(form)) return [];
-      return [{ path: [...path, 'placement'], at: 'value' as const, message: formMessages[form] }];
-    });
-};
-
-/** A handshake shows one certificate, and a request in clear text has no handshake. */
-const clientCertificates = (document: unknown): Problem[] =>
-  itemsAt(document, 'targets').flatMap(({ path, value }) => {
-    const shown = itemsAt(document, ...path, 'credentials').filter((credential) => formAt(credential.value) === 'certificate');
-    const again = repeated(
-      shown.map((credential) => ({ path: [...credential.path, 'placement'], value: undefined })),
-      () => 'client_certificate',
-      (first) => `is a second client certificate beside ${at(first)}, and a handshake shows one, remove one of the two`,
-    );
-    if (shown.length === 0 || valueAt(value, 'cleartext') !== 'allowed') return again;
-    const message =
-      'cannot stand beside a client certificate, which a request in clear text would go without, write refused, or remove the key';
-    return [...again, { path: [...path, 'cleartext'], at: 'value' as const, message }];
-  });
