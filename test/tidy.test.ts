@@ -153,6 +153,7 @@ const revealing = [
   'src/net/chain.ts',
   'src/net/outbound/trust.ts',
   'src/proxy/inject.ts',
+  'src/proxy/upstream/echo.ts',
   'src/rpc/wire/attestation.ts',
   'src/rpc/wire/grant.ts',
 ];

@@ -4,8 +4,8 @@
  * documents are served by issuer/serve.ts. Whoever runs it calls `rotate` at `nextRotationMs`.
  */
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
-import { SignJWT } from 'jose';
+import { type KeyObject, randomUUID } from 'node:crypto';
+import { calculateJwkThumbprint, SignJWT } from 'jose';
 import { limits } from '../core/limits.ts';
 import { Secret } from '../core/secret.ts';
 import type { Clock } from '../ops/clock.ts';
@@ -25,6 +25,8 @@ export interface MintOptions {
   readonly lifetimeMs: number;
   /** Further claims; none of the registered ones. */
   readonly claims?: Readonly<Record<string, string>>;
+  /** The public key whose holder alone may use the token (RFC 9449 section 6): `cnf.jkt`. */
+  readonly boundTo?: KeyObject;
 }
 
 export interface MintedToken {
@@ -54,7 +56,12 @@ export interface IssuerOptions {
 }
 
 /** RFC 7519 section 4.1: set by `mint` alone. */
-const registeredClaims = new Set(['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti']);
+const registeredClaims = new Set(['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti', 'cnf']);
+
+/** RFC 9449 section 6.1, by the thumbprint of RFC 7638. */
+const confirmationOf = async (key: KeyObject): Promise<{ readonly cnf: { readonly jkt: string } }> => ({
+  cnf: { jkt: await calculateJwkThumbprint(key.export({ format: 'jwk' }), 'sha256') },
+});
 
 /** Loads the stored keys and makes what is due, so that it can sign when the promise resolves. */
 export const createIssuer = async ({ settings, store, clock }: IssuerOptions): Promise<TokenIssuer> => {
@@ -83,7 +90,7 @@ export const createIssuer = async ({ settings, store, clock }: IssuerOptions): P
 
   const published = (): readonly SigningKey[] => publishedKeys(keys, clock.now(), settings);
   return {
-    mint: async ({ audience, subject, lifetimeMs, claims = {} }) => {
+    mint: async ({ audience, subject, lifetimeMs, claims = {}, boundTo }) => {
       assert(!Object.keys(claims).some((name) => registeredClaims.has(name)), 'registered claims are set by the issuer');
       assert(lifetimeMs >= 1000, 'a token lives for a second at least');
       const nowMs = clock.now();
@@ -91,7 +98,7 @@ export const createIssuer = async ({ settings, store, clock }: IssuerOptions): P
       assert(key, 'a key is made before the first token');
       const issuedAt = Math.floor(nowMs / 1000);
       const expiresAt = issuedAt + Math.floor(Math.min(lifetimeMs, tokenLifetimeMaxMs(settings)) / 1000);
-      const token = await new SignJWT(claims)
+      const token = await new SignJWT({ ...claims, ...(boundTo && (await confirmationOf(boundTo))) })
         .setProtectedHeader({ alg: key.algorithm, kid: key.kid, typ: 'JWT' })
         .setIssuer(settings.url)
         .setSubject(subject)

@@ -13,13 +13,13 @@ import type { Log } from '../ops/log.ts';
 import type { Authority } from '../pki/authority.ts';
 import type { ProviderSettings } from '../settings/broker.ts';
 import type { TokenIssuer } from './issuer.ts';
-import { checkedCredential, type Obtained } from './provider/credential.ts';
+import { checkedCredential, identifyingText, type Obtained } from './provider/credential.ts';
 import { jwt } from './provider/jwt.ts';
 import { oauth2ClientCredentials } from './provider/oauth2-client-credentials.ts';
 import { staticFile } from './provider/static-file.ts';
 import { x509 } from './provider/x509.ts';
 
-export type { Obtained };
+export { identifyingText, type Obtained };
 
 /** For whom and for what: part of some credentials (the subject of a JWT), ignored by those that all workloads share. */
 export interface ObtainOptions {
@@ -28,6 +28,8 @@ export interface ObtainOptions {
   readonly target: string;
   /** What its placement takes; core/grant.ts says which provider can give it. */
   readonly form: CredentialForm;
+  /** The target refused the last one: another is obtained where that can be, at most every `limits.grantRejectedIntervalMs`. */
+  readonly fresh?: boolean;
 }
 
 export interface Provider {

@@ -18,7 +18,7 @@ import type { TargetSettings } from '../settings/broker.ts';
 import type { Attestation } from './attest.ts';
 import type { TrustDomain } from './authority.ts';
 import { sortableId } from './lease.ts';
-import type { Obtained, Provider } from './provider.ts';
+import { identifyingText, type Obtained, type Provider } from './provider.ts';
 import type { Registry, View } from './registry.ts';
 import { admit, unknownWorkload } from './service/admission.ts';
 import { createAttestations, type IssuedIdentity } from './service/attestations.ts';
@@ -35,7 +35,7 @@ export interface Configuration {
 
 export interface ServiceDeps {
   readonly trustDomain: TrustDomain;
-  readonly store: Pick<BrokerStore, 'saveLease'>;
+  readonly store: Pick<BrokerStore, 'saveLease' | 'lease'>;
   readonly metrics: Pick<Metrics, 'add'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -68,7 +68,8 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
   const watchers = createWatchers(log);
   /** Makes fingerprints that mean nothing to anyone without it, and nothing after a restart. */
   const fingerprintKey = randomBytes(32);
-  const fingerprintOf = (value: Secret): string => createHmac('sha256', fingerprintKey).update(value.reveal()).digest('hex').slice(0, 32);
+  const fingerprintOf = (form: CredentialForm, value: Secret): string =>
+    createHmac('sha256', fingerprintKey).update(identifyingText(form, value.reveal())).digest('hex').slice(0, 32);
 
   // Attest ----------------------------------------------------------------------------------------------------------
 
@@ -109,11 +110,11 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
   };
 
   /** All placements at once; a provider that serves two of them is asked once. */
-  const issue = async ({ issued, target, providers }: Decided): Promise<readonly PlacedCredential[]> => {
+  const issue = async ({ issued, target, providers }: Decided, fresh: boolean): Promise<readonly PlacedCredential[]> => {
     const asked = new Map<string, Promise<Obtained>>();
     const obtain = (provider: Provider, form: CredentialForm): Promise<Obtained> => {
       const key = `${form} ${provider.name}`;
-      const obtained = asked.get(key) ?? provider.obtain({ workload: issued.spiffeId, target: target.name, form });
+      const obtained = asked.get(key) ?? provider.obtain({ workload: issued.spiffeId, target: target.name, form, ...(fresh && { fresh }) });
       asked.set(key, obtained);
       return obtained;
     };
@@ -121,8 +122,9 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
       target.credentials.map(async ({ provider: name, placement }) => {
         const provider = providers.get(name);
         assert(provider, `target ${target.name} names a provider that is there`);
-        const { value, expiresAtMs } = await obtain(provider, formOf(placement));
-        return { placement, value, providerKind: provider.kind, provider: name, fingerprint: fingerprintOf(value), expiresAtMs };
+        const form = formOf(placement);
+        const { value, expiresAtMs } = await obtain(provider, form);
+        return { placement, value, providerKind: provider.kind, provider: name, fingerprint: fingerprintOf(form, value), expiresAtMs };
       }),
     );
   };
@@ -139,21 +141,30 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
     return grant;
   };
 
-  const grantOnce = async (caller: CallerIdentity, targetName: string): Promise<Grant | undefined> => {
+  /**
+   * Whether the credential of this grant was refused, as far as the caller can say: it must be one of its own, for this target. Any other
+   * id is passed over in silence, so that nobody learns from the answer whether it exists.
+   */
+  const isRefused = async (grantId: string, { issued, target }: Decided): Promise<boolean> => {
+    const lease = grantId === '' ? undefined : await store.lease(grantId);
+    return lease?.workload === issued.spiffeId && lease.target === target.name;
+  };
+
+  const grantOnce = async (caller: CallerIdentity, targetName: string, rejectedGrantId: string): Promise<Grant | undefined> => {
     const decided = decide(verify(caller), targetName);
-    const credentials = await issue(decided);
+    const credentials = await issue(decided, await isRefused(rejectedGrantId, decided));
     // Credentials may have taken seconds: what was decided must still be so.
     const again = decide(verify(caller), targetName);
     return again.view.configurationVersion === decided.view.configurationVersion ? record(again, credentials) : undefined;
   };
 
-  const getGrant: BrokerHandlers['getGrant'] = async (caller, targetName) => {
+  const getGrant: BrokerHandlers['getGrant'] = async (caller, targetName, _version, rejectedGrantId = '') => {
     // Other names would let a caller fill the metric with its own.
     const target = current.registry.target(targetName) === undefined ? '' : targetName;
     const count = (result: string): void => metrics.add('outrider_broker_grants_total', { target, result });
     try {
       for (let attempt = 1; attempt <= attemptsMax; attempt += 1) {
-        const grant = await grantOnce(caller, targetName);
+        const grant = await grantOnce(caller, targetName, rejectedGrantId);
         if (grant === undefined) continue;
         count('ok');
         return grant;

@@ -55,6 +55,8 @@ export interface BrokerStore {
   readonly deleteSigningKey: (kid: string) => Promise<void>;
   /** Survives the end of the process; a power cut may take the last ones. */
   readonly saveLease: (lease: Lease) => Promise<void>;
+  /** Expired ones too, as long as they are not deleted. */
+  readonly lease: (grantId: string) => Promise<Lease | undefined>;
   /** How many went. */
   readonly deleteExpiredLeases: (nowMs: number) => Promise<number>;
   /** Leases not expired at `nowMs`. */

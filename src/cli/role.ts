@@ -10,6 +10,7 @@ import type { BrokerSettings } from '../settings/broker.ts';
 import type { CollectorSettings } from '../settings/collector.ts';
 import { readSettings, SettingsError } from '../settings/document.ts';
 import type { ProxySettings } from '../settings/proxy.ts';
+import { coreWarning, exposures, ignoreDebuggerSignal, processFacts } from './hardening.ts';
 import { type Command, readOptions, type Terminal, UsageError } from './terminal.ts';
 
 type AnySettings = BrokerSettings | CollectorSettings | ProxySettings;
@@ -57,8 +58,19 @@ export const operatorSentence = (error: unknown): string | undefined => {
   return operatorErrors.has(error.name) || (code !== undefined && syscall !== undefined) ? error.message : undefined;
 };
 
+/** Whether nobody else can read this process; says what stands in the way. */
+export const isSealed = (role: string, terminal: Terminal, facts = processFacts()): boolean => {
+  const found = exposures(facts);
+  for (const sentence of found) terminal.complain(`${role}: ${sentence}`);
+  const warning = coreWarning(facts);
+  if (warning !== undefined) terminal.complain(`${role}: ${warning}`);
+  ignoreDebuggerSignal(facts);
+  return found.length === 0;
+};
+
 /** Starts, says where it listens and when it is ready, and stops when asked to. */
 const run = async (role: Role, terminal: Terminal, start: () => Promise<Started>): Promise<number> => {
+  if (!isSealed(role, terminal)) return 1;
   let started: Started;
   try {
     started = await start();

@@ -10,7 +10,8 @@ import { createLog } from '../ops/log.ts';
 import type { RunningProxy } from '../proxy/run.ts';
 import type { ProxySettings } from '../settings/proxy.ts';
 import { notRunStatus, splitAtCommand } from './command-line.ts';
-import { closedInTime, operatorSentence, settingsFor } from './role.ts';
+import { processFacts } from './hardening.ts';
+import { closedInTime, isSealed, operatorSentence, settingsFor } from './role.ts';
 import { bundleName, programEnvironment, runDirectoryVariable, trustStoreName } from './run/environment.ts';
 import { type Program, startProgram, statusOfSignal } from './run/program.ts';
 import { mergeTrustFiles } from './run/trust-files.ts';
@@ -140,7 +141,8 @@ const runBeside = async (proxy: RunningProxy, { command, readyTimeoutMs }: Reque
 export const runRun: Command = async (args, terminal) => {
   const request = requestIn(args);
   const settings = settingsFor('proxy', request.config, terminal);
-  if (!settings) return notRunStatus;
+  // Of core files nothing is said: the machine is its user's own.
+  if (!settings || !isSealed('run', terminal, { ...processFacts(), coreBytes: 0 })) return notRunStatus;
   const say: Say = (sentence) => terminal.complain(`outrider run: ${sentence}`);
   const directory = mkdtempSync(join(tmpdir(), 'outrider-run-'));
   const remove = (): void => rmSync(directory, { recursive: true, force: true });

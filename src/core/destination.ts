@@ -46,8 +46,29 @@ export const canonicalHost = (raw: string): string | undefined => {
 
 const canonicalIPv6 = (address: string): string => new URL(`http://[${address}]/`).hostname.slice(1, -1);
 
-/** `host[:port]` as in a Host field, a CONNECT target or an absolute URI without userinfo. Undefined when it is not valid. */
+/** Authorities that were read: a program names the same few places in each of its requests, two or three times each. */
+const known = new Map<string, Authority>();
+/** How many are remembered, and how long a spelling of them may be (a DNS name and a port): 256 KiB at most. */
+const knownMax = 512;
+const knownBytesMax = 260;
+
+/**
+ * `host[:port]` as in a Host field, a CONNECT target or an absolute URI without userinfo. Undefined when it is not valid. ASCII alone
+ * (RFC 3986 section 3.2.2 by way of RFC 9110): bytes beyond it are UTF-8 to some and Latin-1 to others, which are two hosts.
+ */
 export const parseAuthority = (raw: string): Authority | undefined => {
+  const found = known.get(raw);
+  if (found !== undefined) return found;
+  const authority = readAuthority(raw);
+  if (authority === undefined || raw.length > knownBytesMax) return authority;
+  if (known.size >= knownMax) known.clear();
+  // A copy, of what is ASCII: a part of a request's target would keep the whole of it in memory.
+  known.set(Buffer.from(raw, 'latin1').toString('latin1'), authority);
+  return authority;
+};
+
+const readAuthority = (raw: string): Authority | undefined => {
+  if (/[^\x21-\x7e]/.test(raw)) return undefined;
   const match = /^(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?$/.exec(raw);
   if (!match) return undefined;
   const host = canonicalHost(match[1] as string);

@@ -64,7 +64,7 @@ export const faults = {
   body_too_large: row(413, 'INVALID_ARGUMENT', 'client', false, 'http_request_error', 'The body is too large to be read whole, which this placement needs.', 'Send less (1 MiB), or ask the platform team for a placement that does not need the body.'),
   signature_unsupported: row(400, 'INVALID_ARGUMENT', 'client', false, 'http_request_denied', 'The request is signed in a way that cannot be replaced.', 'Configure the program to sign with AWS Signature Version 4 in the header or in the query, or not at all.'),
   client_closed: row(499, 'CANCELLED', 'client', true, 'http_request_error', 'The program closed the connection before the answer was complete.', 'Nothing: this is recorded, not sent.'),
-  overloaded: row(503, 'RESOURCE_EXHAUSTED', 'outrider', true, 'connection_limit_reached', 'Too many requests are waiting for this target.', 'Retry after a pause; ask for more connections if it stays.'),
+  overloaded: row(503, 'RESOURCE_EXHAUSTED', 'outrider', true, 'connection_limit_reached', 'More is asked at once than can be done.', 'Retry after a pause; the detail says what is short.'),
 
   // Where it wants to go
   destination_unmatched: row(403, 'PERMISSION_DENIED', 'policy', false, 'http_request_denied', 'No target names this destination.', 'Ask the platform team to add a target for this host and port, or to set onUnmatched: tunnel.'),
@@ -117,6 +117,7 @@ export const faults = {
   upstream_proxy_unreachable: row(502, 'UNAVAILABLE', 'target', true, 'destination_unavailable', 'The proxy on the way to the target cannot be reached.', 'Ask the platform team to check upstream.proxy.'),
   upstream_proxy_refused: row(502, 'UNAVAILABLE', 'target', false, 'connection_refused', 'The proxy on the way to the target refused the connection.', 'Ask the platform team to check the rules and the credentials of upstream.proxy.'),
   target_echoed: row(502, 'UNAVAILABLE', 'target', false, 'http_response_transformation', 'The answer of the target repeats the credential.', 'Use another endpoint; ask the owner of the target why it answers with credentials.'),
+  target_unsearchable: row(502, 'UNAVAILABLE', 'target', false, 'http_response_transformation', 'The answer of the target cannot be searched for the credential.', 'Ask for an answer without compression (Accept-Encoding: identity), or the platform team to set echo: redact for this target.'),
   target_truncated: row(502, 'UNAVAILABLE', 'target', true, 'http_response_incomplete', 'The target broke off in the middle of its answer.', 'Retry if the request may be repeated; what arrived is not complete.'),
 
   // Us

@@ -34,8 +34,30 @@ export const limits = {
    * ends is a program that has stopped reading.
    */
   clientStallTimeoutMs: 600_000,
-  /** Connections from programs to one proxy. */
+  /**
+   * Connections from programs to one proxy: an idle one costs 13 KiB, intercepted 60 KiB, and a whole pod's programs have some hundreds.
+   * Where there are fewer descriptors it is less, two for each. When it is reached, who keeps us waiting the longest makes room.
+   */
   clientConnectionsMax: 4_096,
+  /** Descriptors that are not for programs: listeners, broker, collector, admin, files, the engine's own. */
+  reservedDescriptors: 64,
+  /** Connections beyond the bound that are answered 503 at a time; more are closed unanswered. */
+  clientRefusalsMax: 64,
+  /** When room is needed: a connection without a request goes after this long, long enough for one that was just opened to say what it wants. */
+  clientIdleReclaimMs: 250,
+  /** When room is needed: a body that does not come and an answer that is not read go after this long below this rate. */
+  clientSlowReclaimMs: 10_000,
+  clientSlowBytesPerSecond: 1_024,
+  /**
+   * Resident memory of the proxy: the ceiling is 256 MiB. Above the first mark garbage is collected; while it stays above, idle and slow
+   * connections are closed and only a few requests run at a time, until it is below the second. Under full load without an attack it is below.
+   */
+  memoryHighBytes: 224 * 1024 * 1024,
+  memoryLowBytes: 208 * 1024 * 1024,
+  memorySampleMs: 250,
+  memoryCollectEveryMs: 5_000,
+  /** Requests at a time while memory is short: the proxy never stops altogether. */
+  memoryShortRequestsMax: 16,
   /** Requests that wait for their turn on a program's connection: package managers pipeline ten, load generators some dozens. */
   clientPipelinedRequestsMax: 128,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
@@ -51,6 +73,8 @@ export const limits = {
   /** Bytes a program may send on a stream before they are read, and on all of a connection's. */
   clientH2WindowBytes: 256 * 1024,
   clientH2SessionWindowBytes: 1024 * 1024,
+  /** Connections of HTTP/2 that get such a window; further ones keep the protocol's 64 KiB, so that all windows together are some MiB. */
+  clientH2WideSessionsMax: 32,
   /** Entries in one SETTINGS frame; the registry has some ten. */
   clientH2SettingsMax: 32,
   /** Invalid frames, and streams refused for being too many, before the connection is ended. */
@@ -117,11 +141,31 @@ export const limits = {
   targetPingTimeoutMs: 20_000,
   dnsTimeoutMs: 5_000,
   dnsAnswersMax: 16,
+  /**
+   * Names asked for at a time: Node has four threads for that and for files, and a silent name server holds one for half a minute. Of
+   * these, for names that no target names.
+   */
+  dnsLookupsMax: 3,
+  dnsLookupsUnmatchedMax: 2,
   /** Informational (1xx) responses before the final one. */
   informationalResponsesMax: 8,
 
   /** A body that a placement needs whole: JSON documents and forms are far smaller; uploads are signed in other ways. */
   heldBodyBytesMax: 1024 * 1024,
+  /** Objects and arrays within each other in a JSON body that a credential is written into: common readers stop between 64 and 1,000. */
+  heldBodyDepthMax: 64,
+  /** Characters of one number in it: far more than any number means. */
+  heldBodyNumberCharsMax: 1_024,
+  /** One chunk of an aws-chunked body, held to be signed: SDKs that sign chunks send 64 to 256 KiB. */
+  awsChunkBytesMax: 1024 * 1024,
+  /** Between two such chunks: a size in hexadecimal and the longest signature have 170. */
+  awsChunkLineBytesMax: 256,
+  /** The trailer of such a body: a checksum or two, and the signature. */
+  awsTrailerBytesMax: 4 * 1024,
+  /** A URL signed for AWS is sent at once, and its lifetime ends soon after, whatever its program asked for: targets log URLs. */
+  awsUrlLifetimeMs: 300_000,
+  /** Signing keys derived from one set of AWS access keys, by day, region and service; each costs four hashes. */
+  awsDerivedKeysMax: 16,
   /** All bodies and answers that are held in memory at a time. */
   heldBytesTotalMax: 32 * 1024 * 1024,
   /** A body that is kept while it is sent, so that the request can be repeated with a fresh credential after a 401. */
@@ -130,6 +174,21 @@ export const limits = {
   grantRejectedIntervalMs: 10_000,
   /** How much of an answer is searched for the credential that its request carried. */
   echoScanBytesMax: 1024 * 1024,
+  /** How much may come of a compressed byte (THREATS S-5): text shrinks to a tenth, a bomb to a thousandth. */
+  echoExpansionMax: 100,
+  /** Compressed bytes that wait until they are decoded. */
+  echoWaitingBytesMax: 64 * 1024,
+  /** What a decoder counts for in `heldBytesTotalMax`: zlib's window and buffers; those of Brotli and Zstandard, as far as 1 MiB fills them. */
+  echoInflaterBytes: 64 * 1024,
+  echoDecoderBytes: 512 * 1024,
+  /** A target that repeats credentials is told of in the log this often; the metric counts each. */
+  echoLogIntervalMs: 60_000,
+  /** Of a 401 that waits until it is known whether the request is repeated; past it the target is not read. */
+  waitingAnswerBytesMax: 16 * 1024,
+  /** How long it waits at most: a grant's fetch has its own bound, and may be made twice when something was revoked meanwhile. */
+  waitingAnswerTimeoutMs: 6_000,
+  /** Origins whose latest nonce for proofs (RFC 9449 section 8) is remembered. */
+  proofNoncesMax: 256,
 
   // Interception --------------------------------------------------------------------------------------------------
   /**
@@ -146,6 +205,8 @@ export const limits = {
    * and programs bound what they take in a handshake: Java 32 KiB, Go 64 KiB at times, OpenSSL 100 KiB.
    */
   interceptionAuthoritySentBytesMax: 8 * 1024,
+  /** It is back-dated by this much: programs share our clock, and a clock that is set back must not make it invalid for them. */
+  interceptionAuthorityBackdateMs: 48 * 3_600_000,
   /** One leaf. */
   leafLifetimeMs: 3_600_000,
   /** Certificates are back-dated by this much, for clocks that run behind. */
@@ -154,6 +215,8 @@ export const limits = {
 
   // Broker --------------------------------------------------------------------------------------------------------
   attestTimeoutMs: 10_000,
+  /** How often a wait for a time of the wall clock looks whether that has been set: after a sleep, timers know nothing of it. */
+  wallClockLookMs: 15_000,
   getGrantTimeoutMs: 5_000,
   /** gRPC messages on every stream. */
   messageBytesMax: 1024 * 1024,
@@ -286,7 +349,8 @@ export const limits = {
   // Everything ----------------------------------------------------------------------------------------------------
   /** Different values of one metric label; further ones are counted as "other". */
   labelValuesMax: 200,
-  configurationBytesMax: 1024 * 1024,
+  /** 10,000 targets of some 300 bytes each, which is what is aimed at. */
+  configurationBytesMax: 4 * 1024 * 1024,
   /** YAML nesting; ours is 7 deep. */
   configurationDepthMax: 32,
   /** YAML aliases, and the values they stand for, in one file: enough to say a thing once, too few for a bomb. */
@@ -294,6 +358,13 @@ export const limits = {
   configurationAliasedValuesMax: 10_000,
   /** Problems of one file that are written out; further ones are counted. */
   configurationProblemsShownMax: 100,
+  /**
+   * After SIGTERM connections are still taken for this long, and every answer and GOAWAY says that it is the last: whoever chose this proxy
+   * before it heard of the end is served. Not waited for when nobody is connected.
+   */
+  drainNoticeMs: 1_000,
+  /** After that, a connection between requests that says nothing for so long is closed. */
+  drainQuietMs: 100,
   /** In-flight requests may finish for this long after SIGTERM. */
   requestDrainMs: 12_000,
   /** All of a shutdown: requests, then the last events, then the rest. Below Kubernetes' grace period of 30 s. */

@@ -33,6 +33,8 @@ export interface Decision {
 export interface Action {
   readonly method: string;
   readonly path: string;
+  /** Why the path can be read in more than one way; absent where it cannot (core/request-target.ts). */
+  readonly ambiguity?: string | undefined;
 }
 
 const decided = (rule: Rule, reason: string): Decision => ({
@@ -49,8 +51,23 @@ export const denyByDefault = (reason: string): Decision => ({ verdict: 'deny', p
 export const coversEverything = (rule: Rule): boolean => rule.methods.length === 0 && rule.paths.length === 0 && rule.condition === '';
 
 const covers = (rule: Rule, action: Action): boolean =>
-  (rule.methods.length === 0 || rule.methods.includes(action.method)) &&
-  (rule.paths.length === 0 || rule.paths.some((template) => pathMatches(template, action.path)));
+  (rule.methods.length === 0 || rule.methods.includes(action.method)) && coversPath(rule, action);
+
+/**
+ * Nobody knows what an ambiguous path names at its target. Some reading of it might be what a denial means, so every denial covers it; only a
+ * rule that means every path allows it.
+ */
+const coversPath = ({ effect, paths }: Rule, { path, ambiguity }: Action): boolean => {
+  if (paths.length === 0) return true;
+  if (ambiguity === undefined) return paths.some((template) => pathMatches(template, path));
+  return effect === 'deny' || paths.includes('/**');
+};
+
+/** The action in words; the sentence is read by whoever wonders why it was refused. */
+const wordsFor = ({ method, path, ambiguity }: Action): string =>
+  ambiguity === undefined
+    ? `${method} ${path}`
+    : `${method} ${path} (${ambiguity}: only a rule for every path allows it, and any denial covers it)`;
 
 /**
  * Decides one action by the rules of a grant. A rule with a condition fails closed until conditions can be evaluated: an
@@ -59,10 +76,10 @@ const covers = (rule: Rule, action: Action): boolean =>
 export const decide = (rules: readonly Rule[], action: Action): Decision => {
   const covering = rules.filter((rule) => covers(rule, action));
   const denying = covering.find((rule) => rule.effect === 'deny');
-  if (denying) return decided(denying, `rule ${denying.name} of policy ${denying.policy} denies ${action.method} ${action.path}`);
+  if (denying) return decided(denying, `rule ${denying.name} of policy ${denying.policy} denies ${wordsFor(action)}`);
   const allowing = covering.find((rule) => rule.effect === 'allow' && rule.condition === '');
-  if (allowing) return decided(allowing, `rule ${allowing.name} of policy ${allowing.policy} allows ${action.method} ${action.path}`);
-  return denyByDefault(`no rule allows ${action.method} ${action.path}`);
+  if (allowing) return decided(allowing, `rule ${allowing.name} of policy ${allowing.policy} allows ${wordsFor(action)}`);
+  return denyByDefault(`no rule allows ${wordsFor(action)}`);
 };
 
 /**

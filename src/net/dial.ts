@@ -2,17 +2,18 @@
  * Opens a connection to a destination: resolve once, validate every answer, dial a validated address (or ask the company's proxy for
  * it), verify TLS against the canonical name. Nothing else in the proxy resolves or dials.
  */
-import { lookup } from 'node:dns/promises';
 import { isIP, type Socket } from 'node:net';
 import { createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import type { Destination } from '../core/destination.ts';
 import { asFault, Fault, type FaultCode } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
 import { type ProxyChain, requestTunnel } from './chain.ts';
+import { createSystemLookup, type Lookup } from './dial/dns.ts';
 import { type DialAddress, dialTcp, familiesInTurn } from './dial/tcp.ts';
 import { type Alpn, secure, type TlsTerms } from './dial/tls.ts';
-import { type AddressClass, classifyAddress, type DialPolicy, dialProblem } from './guard.ts';
+import { type AddressClass, classifyAddress, type DialPolicy, dialProblem, operatorDialProblem } from './guard.ts';
 
+export { createSystemLookup, type Lookup } from './dial/dns.ts';
 export type { DialAddress } from './dial/tcp.ts';
 export { type Alpn, alertFault, type TlsTerms } from './dial/tls.ts';
 
@@ -36,11 +37,18 @@ export interface PinnedAddress {
   readonly addressPort: number;
 }
 
-/** The system's resolver behind pins of the operator (`upstream.resolve`) and the guard. `isOwn` refuses our own listeners. */
+/** A server of ours that programs have no business with: the broker, the collector. */
+export type PeerAddress = Pick<Destination, 'host' | 'port'>;
+
+/**
+ * The system's resolver behind pins of the operator (`upstream.resolve`) and the guard. `isOwn` refuses our own listeners; `peers` are
+ * dialled only for a target that names them.
+ */
 export const createResolver = (
   pins: readonly PinnedAddress[],
   isOwn: (address: DialAddress) => boolean = () => false,
-  lookupAll: (host: string) => Promise<readonly string[]> = systemLookup,
+  lookupAll: Lookup = createSystemLookup(),
+  peers: readonly PeerAddress[] = [],
 ): Resolver => {
   const pinned = new Map(pins.map((pin) => [`${pin.host} ${pin.port}`, { address: pin.address, port: pin.addressPort }]));
   const pinOf = ({ host, port }: { host: string; port: number }): DialAddress | undefined => pinned.get(`${host} ${port}`);
@@ -49,8 +57,12 @@ export const createResolver = (
     if (isOwn(candidate)) throw new Fault('destination_prohibited', { detail: 'It is this proxy itself.' });
     return candidate;
   };
-  const answersFor = async (host: string, problemOf: (address: string) => string | undefined): Promise<readonly string[]> => {
-    const answers = isIP(host) === 0 ? await lookupAll(host) : [host];
+  const answersFor = async (
+    host: string,
+    isForTarget: boolean,
+    problemOf: (address: string) => string | undefined,
+  ): Promise<readonly string[]> => {
+    const answers = isIP(host) === 0 ? await lookupAll(host, isForTarget) : [host];
     if (answers.length === 0) throw new Fault('target_unresolved');
     // One bad answer spoils all: a name that resolves to public and private addresses at once is an attack or a mistake.
     for (const answer of answers) {
@@ -59,42 +71,53 @@ export const createResolver = (
     }
     return familiesInTurn(answers).slice(0, limits.dnsAnswersMax);
   };
+  const isPeerAt = async (peer: PeerAddress, candidates: readonly DialAddress[]): Promise<boolean> => {
+    const onPort = candidates.filter(({ port }) => port === peer.port);
+    if (onPort.length === 0) return false;
+    // Should its name have no address now, there is nobody to be taken for.
+    const addresses = isIP(peer.host) === 0 ? await lookupAll(peer.host, true).catch(() => []) : [peer.host];
+    return onPort.some(({ address }) => addresses.includes(address));
+  };
+  const peersNotNamed = ({ host, port }: Destination, { isForTarget, named }: DialPolicy): readonly PeerAddress[] =>
+    peers.filter((peer) => isForTarget !== true || ((peer.host !== host || peer.port !== port) && !named.includes(peer.host)));
+  const notPeer = async (
+    destination: Destination,
+    policy: DialPolicy,
+    candidates: readonly DialAddress[],
+  ): Promise<readonly DialAddress[]> => {
+    for (const peer of peersNotNamed(destination, policy))
+      if (await isPeerAt(peer, candidates)) throw new Fault('destination_prohibited', { detail: ours });
+    return candidates;
+  };
   return {
     resolve: async (destination, policy, fixed) => {
-      const given = fixed ?? pinOf(destination);
-      if (given) return [notOwn(given)];
       const { host, port } = destination;
-      return (await answersFor(host, (address) => dialProblem(address, policy))).map((address) => notOwn({ address, port }));
+      if (fixed) return notPeer(destination, policy, [notOwn(fixed)]);
+      const pin = pinOf(destination);
+      if (pin) return [notOwn(pin)];
+      // By its name alone, before anything is asked for it.
+      if (peersNotNamed(destination, policy).some((peer) => peer.host === host && peer.port === port))
+        throw new Fault('destination_prohibited', { detail: ours });
+      const answers = await answersFor(host, policy.isForTarget === true, (address) => dialProblem(address, policy));
+      return notPeer(
+        destination,
+        policy,
+        answers.map((address) => notOwn({ address, port })),
+      );
     },
     isPinned: (destination) => pinOf(destination) !== undefined,
     resolveProxy: async ({ host, port }) => {
       const pin = pinOf({ host, port });
       if (pin) return [notOwn(pin)];
-      const answers = await answersFor(host, (address) =>
-        dialProblem(address, { privateAllowed: true, named: classifyAddress(address) === 'loopback' ? [address] : [] }),
-      );
-      return answers.map((address) => notOwn({ address, port }));
+      return (await answersFor(host, true, operatorDialProblem)).map((address) => notOwn({ address, port }));
     },
   };
 };
 
+const ours = 'It is the broker or the collector of this proxy.';
+
 /** A zone picks a network interface of this machine (RFC 4007 section 11), which no name of a target may do. */
 const zoned = 'The address is bound to a network interface.';
-
-const systemLookup = async (host: string): Promise<readonly string[]> => {
-  let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${limits.dnsTimeoutMs} ms`)), limits.dnsTimeoutMs);
-  });
-  try {
-    const answers = await Promise.race([lookup(host, { all: true, order: 'verbatim' }), deadline]);
-    return answers.map(({ address }) => address);
-  } catch (cause) {
-    throw new Fault('target_unresolved', { cause });
-  } finally {
-    clearTimeout(timer);
-  }
-};
 
 export interface Connection {
   readonly socket: Socket | TLSSocket;
@@ -114,13 +137,26 @@ export interface DialerOptions {
   readonly resolver: Resolver;
   /** The proxy on the way to what is not left out of it; undefined to dial everything directly. */
   readonly chain: ProxyChain | undefined;
+  /** limits.ts unless a test says otherwise. */
+  readonly patience?: Partial<DialPatience>;
 }
 
-export const createDialer = ({ resolver, chain }: DialerOptions): Dialer => {
+/** How long a peer is waited for: all addresses of it to accept, and the TLS handshake. */
+export interface DialPatience {
+  readonly connectMs: number;
+  readonly handshakeMs: number;
+}
+
+export const createDialer = ({ resolver, chain, patience }: DialerOptions): Dialer => {
+  const { connectMs, handshakeMs } = {
+    connectMs: limits.targetConnectTimeoutMs,
+    handshakeMs: limits.targetHandshakeTimeoutMs,
+    ...patience,
+  };
   const throughProxy = chain && proxyTunnels(resolver, chain);
   const reach = async (destination: Destination, policy: DialPolicy, fixed: DialAddress | undefined): Promise<Socket> => {
     if (throughProxy === undefined || isDirect(destination, fixed, resolver, chain as ProxyChain))
-      return dialTcp(await resolver.resolve(destination, policy, fixed));
+      return dialTcp(await resolver.resolve(destination, policy, fixed), connectMs);
     // What is an address already is judged here; a name is the proxy's to resolve, which may know names that we do not.
     const to = fixed ? { host: fixed.address, port: fixed.port } : destination;
     if (isIP(to.host) !== 0) await resolver.resolve(destination, policy, fixed);
@@ -130,7 +166,7 @@ export const createDialer = ({ resolver, chain }: DialerOptions): Dialer => {
     open: async (destination, policy, tls, fixed) => {
       const socket = await reach(destination, policy, fixed);
       if (!tls) return { socket, alpn: '' };
-      const secured = await secure(socket, destination.host, tls);
+      const secured = await secure(socket, destination.host, tls, handshakeMs);
       return { socket: secured, alpn: (secured.alpnProtocol || '') as Alpn | '' };
     },
   };

@@ -5,9 +5,11 @@
  * connection could be closed by the peer under a POST that must not be repeated. Never used on a workload's path.
  * Owns undici together with net/outbound.ts.
  */
+import { lookup } from 'node:dns';
+import { isIP, type LookupFunction } from 'node:net';
 import { Client } from 'undici';
 import { limits } from '../core/limits.ts';
-import { classifyAddress } from './guard.ts';
+import { classifyAddress, operatorDialProblem } from './guard.ts';
 
 export interface OutboundInit {
   readonly method?: string;
@@ -62,7 +64,7 @@ export const outboundFetch = ({ caPem, timeoutMs, bodyBytesMax }: OutboundFetchO
       maxHeaderSize: limits.headerBytesMax,
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
-      connect: { timeout: timeoutMs, minVersion: 'TLSv1.2', ...(caPem === undefined ? {} : { ca: caPem }) },
+      connect: { timeout: timeoutMs, minVersion: 'TLSv1.2', lookup: guardedLookup(url.origin), ...(caPem === undefined ? {} : { ca: caPem }) },
     });
     try {
       return await exchange(client, url, init, signal, bodyBytesMax);
@@ -80,11 +82,25 @@ export const outboundFetch = ({ caPem, timeoutMs, bodyBytesMax }: OutboundFetchO
 const permittedUrl = (target: string | URL): URL => {
   const url = URL.canParse(String(target)) ? new URL(target) : undefined;
   if (url === undefined) throw new OutboundError('url_refused', 'an unreadable URL');
-  const isLoopback = classifyAddress(url.hostname.replace(/^\[|\]$/g, '')) === 'loopback';
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  const isLoopback = classifyAddress(host) === 'loopback';
   const isPermitted = url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback);
   if (!isPermitted || url.username !== '' || url.password !== '') throw new OutboundError('url_refused', url.origin);
+  if (isIP(host) !== 0 && operatorDialProblem(host) !== undefined) throw new OutboundError('url_refused', url.origin, 'ADDRESS_PROHIBITED');
   return url;
 };
+
+/** An issuer names its keys' place, and a name may come to mean a metadata service: every address is judged before it is dialled. */
+const guardedLookup =
+  (origin: string): LookupFunction =>
+  (hostname, options, callback) =>
+    lookup(hostname, { ...options, all: true }, (error, addresses) => {
+      if (error) return callback(error, '', 0);
+      const isProhibited = addresses.some(({ address }) => operatorDialProblem(address) !== undefined);
+      if (isProhibited) return callback(new OutboundError('url_refused', origin, 'ADDRESS_PROHIBITED'), '', 0);
+      const [first] = addresses;
+      return options.all === true ? callback(null, addresses) : callback(null, first?.address ?? '', first?.family);
+    });
 
 const exchange = async (client: Client, url: URL, init: OutboundInit, signal: AbortSignal, bodyBytesMax: number): Promise<Response> => {
   const sent = new Headers(init.headers);

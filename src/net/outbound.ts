@@ -141,6 +141,7 @@ const keyOf = ({ destination: { scheme, host, port }, dialPolicy, connection, ad
     scheme,
     hostPort({ host, port }),
     address ? hostPort({ host: address.address, port: address.port }) : '',
+    dialPolicy.isForTarget === true,
     dialPolicy.privateAllowed,
     dialPolicy.named.join(),
     connection.protocol,

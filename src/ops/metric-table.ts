@@ -20,6 +20,11 @@ export const metricTable = {
   outrider_proxy_stage_duration_seconds: histogram(['stage'], 'Time a request spent in a stage; "total" is from the accepted head to the end of the response.'),
   outrider_proxy_body_bytes_total: counter(['direction'], 'Body and tunnel bytes forwarded, by direction (request, response).'),
   outrider_proxy_connections: gauge(['kind'], 'Open connections from programs, by kind (client, tunnel).'),
+  outrider_proxy_connections_max: gauge([], 'Connections from programs that are taken at a time.'),
+  outrider_proxy_overload_total: counter(['reason'], 'Refusals and closures for load: connections (503 at once), connections_dropped (closed unanswered), connections_idle and connections_slow (closed to make room), memory and held_bytes (503), descriptors (accepting failed).'),
+  outrider_proxy_memory_short: gauge([], 'Whether resident memory is above its mark (1), so that only a few requests run at a time, or not (0).'),
+  outrider_proxy_held_bytes: gauge([], 'Bytes of bodies and answers held in memory for placements, retries and the echo guard.'),
+  outrider_proxy_event_loop_utilization_ratio: gauge([], 'Share of the last quarter of a second in which the one thread was busy, 0 to 1.'),
   outrider_proxy_leaves_minted_total: counter([], 'Interception certificates made.'),
   outrider_proxy_grant_cache_requests_total: counter(['result'], 'Lookups in the grant cache: hit, miss, joined (waited for a fetch under way), denied or failed (remembered refusal or failure).'),
   outrider_proxy_grants: gauge([], 'Grants in the cache.'),
@@ -35,6 +40,9 @@ export const metricTable = {
   outrider_proxy_events_acknowledged_total: counter([], 'Access events the collector has stored.'),
   outrider_proxy_events_lost_total: counter(['kind'], 'Access events discarded because the queue was full.'),
   outrider_proxy_collector_connected: gauge([], 'Whether the event stream to the collector is open (1) or not (0).'),
+  outrider_proxy_echoes_total: counter(['target', 'action'], 'Places in answers that repeated the credential, by target and action (redacted, refused).'),
+  outrider_proxy_answers_unsearched_total: counter(['target', 'reason'], 'Answers to credentialed requests that were not searched for the credential, or not all of them: size, encoding, expansion (a bomb), busy (too many at a time), upgrade.'),
+  outrider_proxy_credential_retries_total: counter(['target', 'result'], 'Credentialed requests that the target answered 401: accepted or rejected (repeated once with a fresh credential), failed (the repetition ended in a fault), unchanged (there is no other credential), unavailable (the broker gave none), denied (by policy), unrepeatable (the body was not kept).'),
   outrider_proxy_static_credential_requests_total: counter(['target'], 'Requests that carried a static credential: migration debt.'),
 
   // Broker

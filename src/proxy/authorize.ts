@@ -14,7 +14,7 @@ export const authorize = (granted: Granted): Authorized => {
     grant.binding.ports.includes(destination.port) &&
     (destination.scheme === 'https' || grant.binding.cleartextAllowed);
   if (!isBound) throw new Fault('target_unknown', { detail: 'The target has just been changed.' });
-  const decision = decide(grant.rules, { method, path: path.path });
+  const decision = decide(grant.rules, { method, path: path.path, ambiguity: path.ambiguity });
   if (decision.verdict !== 'allow') throw new Fault('policy_denied', { decision });
   return { ...granted, decision };
 };

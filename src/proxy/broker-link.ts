@@ -14,7 +14,7 @@ import type { Svid } from '../rpc/svid.ts';
 import type { SvidSource } from '../rpc/svid-source.ts';
 
 export interface BrokerLink {
-  readonly getGrant: (target: string, configurationVersion: string) => Promise<Grant>;
+  readonly getGrant: (target: string, configurationVersion: string, rejectedGrantId?: string) => Promise<Grant>;
   /** Why no snapshot is coming; undefined while the watch is open. */
   readonly fault: () => Fault | undefined;
   readonly close: () => void;
@@ -94,12 +94,12 @@ export const startBrokerLink = ({
   if (first) useSvid(first);
 
   return {
-    getGrant: async (target, configurationVersion) => {
+    getGrant: async (target, configurationVersion, rejectedGrantId) => {
       if (!channel) throw svids.fault() ?? new Fault('not_ready');
       const startedAt = clock.monotonic();
       let code: FaultCode | 'ok' = 'ok';
       try {
-        return await channel.getGrant(target, configurationVersion);
+        return await channel.getGrant(target, configurationVersion, rejectedGrantId);
       } catch (thrown) {
         const failed = asFault(thrown, 'broker_error');
         code = failed.code;

@@ -4,7 +4,7 @@
  * behind BodySource and ResponseSink.
  */
 import type { Duplex } from 'node:stream';
-import type { AccessEventDraft } from '../core/access-event.ts';
+import type { AccessEventDraft, CredentialUse } from '../core/access-event.ts';
 import { type Destination, hostPort, type Scheme } from '../core/destination.ts';
 import type { Grant } from '../core/grant.ts';
 import type { HeaderList } from '../core/headers.ts';
@@ -149,6 +149,23 @@ export type Progress = Accepted &
   Partial<Pick<Routed, 'destination' | 'path' | 'route'>> &
   Partial<Pick<Authorized, 'identity' | 'grant' | 'decision'>>;
 
+const uses = new WeakMap<Grant, readonly CredentialUse[]>();
+const noUses: readonly CredentialUse[] = [];
+
+/** One list for all events under a grant: most of an event is the same as in the one before, and need not be made again. */
+const usesOf = (grant: Grant): readonly CredentialUse[] => {
+  const known = uses.get(grant);
+  if (known) return known;
+  const made = grant.credentials.map(({ providerKind, provider, placement, fingerprint }) => ({
+    providerKind,
+    provider,
+    placement: placement.kind,
+    fingerprint,
+  }));
+  uses.set(grant, made);
+  return made;
+};
+
 /** A request's share of an access event; the pipeline adds kind and outcome. */
 export const eventOf = (progress: Progress): Omit<AccessEventDraft, 'kind' | 'timeMs' | 'outcome'> => ({
   requestId: progress.id,
@@ -161,12 +178,7 @@ export const eventOf = (progress: Progress): Omit<AccessEventDraft, 'kind' | 'ti
   path: progress.path?.path ?? '',
   decision: progress.decision,
   grantId: progress.grant?.id ?? '',
-  credentials: (progress.grant?.credentials ?? []).map(({ providerKind, provider, placement, fingerprint }) => ({
-    providerKind,
-    provider,
-    placement: placement.kind,
-    fingerprint,
-  })),
+  credentials: progress.grant ? usesOf(progress.grant) : noUses,
   traceId: progress.traceId,
   lostCount: 0,
   attempt: 1,

@@ -14,10 +14,20 @@ export interface GrantKey {
 export interface GrantSource {
   /** A warm grant at once, else a promise of one; throws or rejects with the Fault that stands in the way. */
   readonly get: (key: GrantKey) => Grant | Promise<Grant>;
+  /**
+   * The target has refused this grant's credential. Undefined at once: there is no other, or it was asked for just now. Resolves with one
+   * whose credential is another, or undefined; rejects with the Fault that stands in the way.
+   */
+  readonly renew?: (key: GrantKey, rejected: Grant) => Promise<Grant | undefined> | undefined;
 }
 
+export const keyOf = ({ identity, route }: Identified): GrantKey => ({
+  workload: identity.spiffeId,
+  target: route.target.name,
+  configurationVersion: route.configurationVersion,
+});
+
 export const grantFor = (identified: Identified, source: GrantSource): Granted | Promise<Granted> => {
-  const { identity, route } = identified;
-  const found = source.get({ workload: identity.spiffeId, target: route.target.name, configurationVersion: route.configurationVersion });
+  const found = source.get(keyOf(identified));
   return found instanceof Promise ? found.then((grant) => ({ ...identified, grant })) : { ...identified, grant: found };
 };

@@ -29,7 +29,11 @@ export const readWhole = async (body: BodySource, budget: Budget): Promise<BodyS
     budget.give(length);
     throw thrown;
   }
-  return heldBody(Buffer.concat(chunks, length), { trailers: body.trailers, bytes: body.bytes, release: once(() => budget.give(length)) });
+  return heldBody(Buffer.concat(chunks, length), {
+    trailers: () => body.trailers(),
+    bytes: () => body.bytes(),
+    release: once(() => budget.give(length)),
+  });
 };
 
 export interface Held {

@@ -3,6 +3,7 @@
  * spelling of the places to be written, then each credential is set, never appended. A client certificate is not written but
  * becomes a term of the connection. Pure; one of the few callers of reveal().
  */
+import type { Budget } from '../core/budget.ts';
 import type { Destination, Scheme } from '../core/destination.ts';
 import { Fault } from '../core/fault.ts';
 import type { Grant, Placement, PlacementKind } from '../core/grant.ts';
@@ -21,7 +22,10 @@ import { dpop } from './inject/dpop.ts';
 import { header } from './inject/header.ts';
 import { hmac } from './inject/hmac.ts';
 import { pathSegment } from './inject/path-segment.ts';
+import { requirePlaceholder, withoutPlaceholder } from './inject/placeholder.ts';
 import { query } from './inject/query.ts';
+
+export { asksForNonce, nonceOf } from './inject/dpop.ts';
 
 /** One kind of placement: where it writes, and what. `V`: what it reads the credential's text as. */
 export interface Placer<P extends Placement = Placement, V = string> {
@@ -56,6 +60,10 @@ export interface PlaceContext {
   /** Wall clock. */
   readonly nowMs: number;
   readonly uuid: () => string;
+  /** What a placement holds of a body while it passes is taken from it. */
+  readonly buffers: Budget;
+  /** What the target asked to see in a proof (RFC 9449 section 8), where it did. */
+  readonly nonce?: string | undefined;
   /** The header list as the program sent it, for placements that replace a signature. */
   readonly original: HeaderList;
 }
@@ -143,10 +151,10 @@ export const inject = (authorized: Authorized, context: Omit<PlaceContext, 'orig
   const { grant, route, destination } = authorized;
   const { written, owned, unspoken } = planOf(grant);
   const places = { ...context, original: authorized.headers };
-  const draft = written.reduce(
-    (before, { placer, placement, value }) => placer.place(before, placement, value, places),
-    draftOf(authorized, owned),
-  );
+  const cleared = draftOf(authorized, owned);
+  requirePlaceholder({ ...cleared, headers: authorized.headers }, grant, route.target);
+  const placed = written.reduce((before, { placer, placement, value }) => placer.place(before, placement, value, places), cleared);
+  const draft = withoutPlaceholder(placed, route.target);
   return asPrepared({
     accepted: authorized,
     destination,

@@ -5,8 +5,9 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { defaultPort, type Destination, hostPort } from '../core/destination.ts';
-import type { Fault } from '../core/fault.ts';
+import { Fault } from '../core/fault.ts';
 import { fromRaw } from '../core/headers.ts';
 import { limits } from '../core/limits.ts';
 import { listening } from '../ops/admin.ts';
@@ -15,9 +16,11 @@ import { type ConnectionClaims, type EngineHandlers, identifiers, ordinaryPatien
 import type { TlsTerms } from './listener/handshake.ts';
 import { createHttp1 } from './listener/http1.ts';
 import { createHttp2 } from './listener/http2.ts';
+import { leave } from './listener/leave.ts';
+import { type Closure, createOccupancy } from './listener/occupancy.ts';
 import { createServing, type Serve } from './listener/serving.ts';
 import { type Spliced, splice } from './listener/splice.ts';
-import { problemBytes } from './respond.ts';
+import { problemBytes, respond } from './respond.ts';
 
 export type { TlsTerms } from './listener/handshake.ts';
 export type { Purpose, Serve } from './listener/serving.ts';
@@ -56,7 +59,16 @@ export interface ListenerOptions {
   /** limits.ts unless a test says otherwise. */
   readonly patience?: Partial<Patience>;
   readonly onConnections?: (kind: 'client' | 'tunnel', delta: 1 | -1) => void;
+  /** limits.ts unless a test, or the system, says otherwise. */
+  readonly connectionsMax?: number;
+  readonly noticeMs?: number;
+  /** Whether memory is short: then only a few requests run at a time. */
+  readonly isMemoryShort?: () => boolean;
+  readonly onOverload?: (reason: Overload) => void;
 }
+
+/** Why somebody was turned away, or closed, for load. */
+export type Overload = Closure | 'connections' | 'connections_dropped' | 'memory' | 'descriptors';
 
 export interface Listener {
   readonly address: AddressInfo;
@@ -64,18 +76,39 @@ export interface Listener {
   readonly routes: readonly AddressInfo[];
   /** Takes a connection that came in by another way and is for one place. */
   readonly serve: Serve;
-  /** Counts a connection as a program's, and ends it when the drain's time is over. */
-  readonly track: (socket: Socket) => void;
+  /**
+   * Takes a connection in as a program's, and ends it when the drain's time is over; false: it was closed, there is no room. `refuse` says
+   * so to the program first.
+   */
+  readonly track: (socket: Socket, refuse?: (fault: Fault) => void) => boolean;
+  /** Closes some connections that have kept us waiting; for when memory is short. */
+  readonly makeRoom: () => void;
   /** Joins a program's connection to a target's and counts it as a tunnel. */
   readonly join: (client: Socket, target: Socket, head: Buffer) => Promise<Spliced>;
-  /** No new connections; those that wait for a request are closed, those in a request finish it. */
+  /**
+   * Tells everybody that this is the end, and a moment later takes no new connections: those that wait for a request are closed, those in
+   * one finish it, within the time.
+   */
   readonly drain: (timeoutMs: number) => Promise<void>;
 }
 
 export const startListener = async (options: ListenerOptions): Promise<Listener> => {
-  const { clock, handlers, onConnections } = options;
+  const { clock, handlers, onConnections, onOverload = () => undefined } = options;
   const connections = new WeakMap<object, ConnectionClaims>();
-  const sockets = new Set<Socket>();
+  /** Where TLS was taken off: the engine knows the inner socket. */
+  const inner = new WeakMap<Socket, TLSSocket>();
+  const patience = { ...ordinaryPatience, ...options.patience };
+  const occupancy = createOccupancy({
+    patience,
+    max: options.connectionsMax ?? limits.clientConnectionsMax,
+    now: clock.monotonic,
+    standingOf: (socket) => {
+      const end = inner.get(socket) ?? socket;
+      return http2.standingOf(end) ?? http1.standingOf(end);
+    },
+    onClosed: onOverload,
+  });
+  let refusals = 0;
 
   const counted = async <T>(kind: 'client' | 'tunnel', until: Promise<T>): Promise<T> => {
     onConnections?.(kind, 1);
@@ -85,21 +118,42 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       onConnections?.(kind, -1);
     }
   };
-  const track = (socket: Socket): void => {
-    // A tunnel's inner connection, and what is handed to the engine from another way in, come by here again.
-    if (sockets.has(socket) || connections.has(socket)) return;
-    sockets.add(socket);
-    const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
-    void counted('client', closed).then(() => sockets.delete(socket));
+  const turnAway = (socket: Socket, refuse: ((fault: Fault) => void) | undefined): void => {
+    if (refuse === undefined || refusals >= limits.clientRefusalsMax) {
+      onOverload('connections_dropped');
+      return void socket.destroy();
+    }
+    refusals += 1;
+    socket.once('close', () => (refusals -= 1));
+    onOverload('connections');
+    const fault = new Fault('overloaded', { detail: 'There are too many connections.' });
+    handlers.refused(fault);
+    return refuse(fault);
   };
-  const join = (client: Socket, target: Socket, head: Buffer): Promise<Spliced> => counted('tunnel', splice(client, target, head));
+  const track = (socket: Socket, refuse?: (fault: Fault) => void): boolean => {
+    if (!occupancy.admit(socket)) {
+      turnAway(socket, refuse);
+      return false;
+    }
+    void counted('client', new Promise<void>((resolve) => socket.once('close', () => resolve())));
+    return true;
+  };
+  const join = async (client: Socket, target: Socket, head: Buffer): Promise<Spliced> => {
+    occupancy.hold(client, true);
+    return counted('tunnel', splice(client, target, head));
+  };
+  const refuseIn = (socket: Socket) => (fault: Fault) => leave(socket, problemBytes(fault, randomUUID()));
 
   const onConnect = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
     const connect = request.url as string;
+    if (isShort() && runningShort >= limits.memoryShortRequestsMax) return refuseIn(socket)(refusedForMemory());
+    // While it is dialled for, it waits for us.
+    occupancy.hold(socket, true);
     void handlers.tunnel({
       ...identifiers(fromRaw(request.rawHeaders), clock),
       connect,
       intercept: ({ scheme }, tls) => {
+        occupancy.hold(socket, false);
         socket.write(established);
         void serve(socket, head, { connect, schemes: { tls: scheme, clear: 'http' }, tls });
       },
@@ -110,69 +164,102 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       refuse: (fault) => void socket.end(problemBytes(fault, randomUUID())),
     });
   };
-  const patience = { ...ordinaryPatience, ...options.patience };
-  const http1 = createHttp1({ clock, patience, handlers, connections, onConnect });
-  const http2 = createHttp2({ clock, patience, handlers, connections });
-  const serve = createServing({ connections, http1, http2, refused: handlers.refused });
+  /** Of the requests that were taken while memory was short, those that still run. */
+  let runningShort = 0;
+  const isShort = (): boolean => options.isMemoryShort?.() === true;
+  const refusedForMemory = (): Fault => {
+    onOverload('memory');
+    const fault = new Fault('overloaded', { detail: 'Memory is short.' });
+    handlers.refused(fault);
+    return fault;
+  };
+  const ended = (): void => void (runningShort -= 1);
+  const engineHandlers: EngineHandlers = {
+    request: (accepted) => {
+      if (!isShort()) return handlers.request(accepted);
+      if (runningShort >= limits.memoryShortRequestsMax) {
+        respond(accepted.sink, refusedForMemory(), accepted);
+        return Promise.resolve();
+      }
+      runningShort += 1;
+      return handlers.request(accepted).then(ended);
+    },
+    refused: handlers.refused,
+  };
+  const http1 = createHttp1({ clock, patience, handlers: engineHandlers, connections, onConnect });
+  const http2 = createHttp2({ clock, patience, handlers: engineHandlers, connections });
+  const serve = createServing({
+    connections,
+    http1,
+    http2,
+    refused: handlers.refused,
+    secured: (socket, secured) => inner.set(socket, secured),
+  });
 
-  http1.server.on('connection', track);
-  const routes: Server[] = [];
-  const servers = (): Server[] => [http1.server, ...routes];
+  const servers: Server[] = [];
+  const open = async (host: string, port: number, take: (socket: Socket, server: Server) => void): Promise<AddressInfo> => {
+    const server = createServer(socketOptions, (socket) => {
+      socket.on('error', () => undefined);
+      if (track(socket, refuseIn(socket))) take(socket, server);
+    });
+    // Accepting goes on when there are descriptors again: libuv keeps one to turn away with.
+    await listening(server, host, port);
+    server.on('error', () => onOverload('descriptors'));
+    servers.push(server);
+    return server.address() as AddressInfo;
+  };
+  const stop = (): Promise<unknown> => Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const addresses: AddressInfo[] = [];
   try {
-    await listening(http1.server, options.host, options.port);
+    addresses.push(await open(options.host, options.port, (socket) => http1.serve(socket)));
     for (const route of options.routes ?? []) {
-      const server = createRoute(route, (socket, ownAuthorities) => {
-        track(socket);
-        const { scheme } = route.to;
-        void serve(socket, noBytes, {
-          connect: hostPort(route.to),
-          schemes: { tls: scheme, clear: scheme },
-          tls: undefined,
-          ownAuthorities,
-        });
-      });
-      await listening(server, route.listen.host, route.listen.port);
-      routes.push(server);
+      const { scheme } = route.to;
+      addresses.push(
+        await open(route.listen.host, route.listen.port, (socket, server) => {
+          const purpose = { connect: hostPort(route.to), schemes: { tls: scheme, clear: scheme }, tls: undefined };
+          void serve(socket, noBytes, { ...purpose, ownAuthorities: ownAuthorities(route, server) });
+        }),
+      );
     }
   } catch (error) {
-    for (const server of servers()) server.close();
+    void stop();
     throw error;
   }
 
   return {
-    address: http1.server.address() as AddressInfo,
-    routes: routes.map((server) => server.address() as AddressInfo),
+    address: addresses[0] as AddressInfo,
+    routes: addresses.slice(1),
     serve,
     track,
+    makeRoom: () => void occupancy.makeRoom(),
     join,
     drain: async (timeoutMs) => {
-      const closed = servers().map((server) => new Promise((resolve) => server.close(resolve)));
-      const gone = [...sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve)));
+      http1.announce();
+      http2.announce();
+      if (occupancy.size() > 0) await pause(options.noticeMs ?? limits.drainNoticeMs);
+      const stopped = stop();
+      const gone = [...occupancy.sockets()].map((socket) => new Promise((resolve) => socket.once('close', resolve)));
       http1.drain();
       http2.drain();
-      const timer = setTimeout(() => {
-        for (const socket of sockets) socket.destroy();
-      }, timeoutMs);
-      await Promise.all([...closed, ...gone]);
-      clearTimeout(timer);
+      const ends = [setTimeout(() => occupancy.closeQuiet(), limits.drainQuietMs), setTimeout(() => occupancy.closeAll(), timeoutMs)];
+      occupancy.remember();
+      await Promise.all([stopped, ...gone]);
+      for (const timer of ends) clearTimeout(timer);
+      http1.close();
     },
   };
 };
 
-const createRoute = ({ listen }: RouteOptions, take: (socket: Socket, ownAuthorities: readonly string[]) => void): Server => {
-  const server = createServer(
-    { noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.tcpKeepAliveDelayMs, allowHalfOpen: true },
-    (socket) => {
-      socket.on('error', () => undefined);
-      // The names by which programs on this machine may call the port; any other Host must be the destination's own (DNS rebinding).
-      const { port } = server.address() as AddressInfo;
-      const names = [listen.host, 'localhost', '127.0.0.1', '::1'].map((host) => hostPort({ host, port }));
-      take(socket, port === defaultPort('http') ? names.flatMap((name) => [name, name.replace(/:80$/, '')]) : names);
-    },
-  );
-  server.maxConnections = limits.clientConnectionsMax;
-  return server;
+const socketOptions = { noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.tcpKeepAliveDelayMs, allowHalfOpen: true } as const;
+
+/** The names by which programs on this machine may call a reverse route; any other Host must be the destination's own (DNS rebinding). */
+const ownAuthorities = ({ listen }: RouteOptions, server: Server): readonly string[] => {
+  const { port } = server.address() as AddressInfo;
+  const names = [listen.host, 'localhost', '127.0.0.1', '::1'].map((host) => hostPort({ host, port }));
+  return port === defaultPort('http') ? names.flatMap((name) => [name, name.replace(/:80$/, '')]) : names;
 };
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const established = 'HTTP/1.1 200 Connection Established\r\n\r\n';
 const noBytes = Buffer.alloc(0);

@@ -4,7 +4,7 @@
  */
 import { type Authority, defaultPort, type Destination, hostPort, parseAuthority } from '../core/destination.ts';
 import { Fault } from '../core/fault.ts';
-import { type CanonicalTarget, canonicalTarget } from '../core/request-target.ts';
+import { type CanonicalTarget, canonicalTarget, verbatimTarget } from '../core/request-target.ts';
 import type { Target, TargetSnapshot } from '../core/target.ts';
 import type { Accepted, AuthorityClaims, Route, Routed } from './exchange.ts';
 
@@ -89,12 +89,12 @@ export const route = (accepted: Accepted, table: RoutingTable, policy: RoutePoli
     ...accepted,
     destination,
     route: chosen,
-    path: chosen.kind === 'target' ? judgedPath(accepted.rawTarget) : passedPath(accepted.rawTarget),
+    path: chosen.kind === 'target' ? judgedPath(accepted.rawTarget, chosen.target) : passedPath(accepted.rawTarget),
   };
 };
 
-const judgedPath = (raw: string): CanonicalTarget => {
-  const path = canonicalTarget(raw);
+const judgedPath = (raw: string, { paths }: Target): CanonicalTarget => {
+  const path = paths === 'verbatim' ? verbatimTarget(raw) : canonicalTarget(raw);
   if ('problem' in path) throw new Fault('path_ambiguous', { detail: `Refused because ${path.problem}.` });
   return path;
 };

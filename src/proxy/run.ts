@@ -1,11 +1,10 @@
 /** The proxy role: opens the parts, joins them, closes them in reverse order. No logic of its own. */
 import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import { createBudget } from '../core/budget.ts';
 import { Fault } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
 import type { DialAddress } from '../net/dial.ts';
-import { classifyAddress } from '../net/guard.ts';
+import { isOwnListener, machineAddresses } from '../net/guard.ts';
 import { startAdmin } from '../ops/admin.ts';
 import { type Clock, systemClock } from '../ops/clock.ts';
 import { type Closer, closeAll, type Running } from '../ops/drain.ts';
@@ -22,6 +21,7 @@ import { createInterception, publicRoots } from './listener/interception.ts';
 import { startTransparentListener, type TransparentListener } from './listener/transparent.ts';
 import { createPipeline, reportFault } from './pipeline.ts';
 import { type RoutingTable, routingTable } from './route.ts';
+import { watchLoad } from './run/load.ts';
 import { openWayOut } from './run/way-out.ts';
 import { createSteeredHandler } from './transparent.ts';
 import { createTunnelHandler } from './tunnel.ts';
@@ -43,6 +43,8 @@ export interface ProxyOptions {
   readonly clock?: Clock;
   readonly log?: Log;
   readonly random?: () => number;
+  /** How long connections are still taken after the end was announced; limits.ts unless a test says otherwise. */
+  readonly drainNoticeMs?: number;
 }
 
 export const startProxy = async (settings: ProxySettings, options: ProxyOptions = {}): Promise<RunningProxy> => {
@@ -54,6 +56,12 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     closers.push({ name, close: () => close(part) });
     return part;
   };
+  let isDraining = false;
+  const load = opened(
+    'load',
+    watchLoad(metrics, log, () => listener?.makeRoom()),
+    (part) => part.close(),
+  );
 
   const eventReserve = Math.min(limits.eventQueueReserved, Math.floor(settings.eventQueueMax / 5));
 
@@ -90,7 +98,7 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
 
   const routing = createRouting();
   const grants: GrantCache = createGrantCache({
-    fetch: ({ target, configurationVersion }) => link.getGrant(target, configurationVersion),
+    fetch: ({ target, configurationVersion }, rejectedGrantId) => link.getGrant(target, configurationVersion, rejectedGrantId),
     clock,
     random,
     onLookup: (result) => metrics.add('outrider_proxy_grant_cache_requests_total', { result }),
@@ -126,9 +134,12 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
 
   let listener: Listener | undefined;
   let transparent: TransparentListener | undefined;
-  const isOwn = ({ address, port }: DialAddress): boolean =>
-    [listener?.address, ...(listener?.routes ?? []), ...(transparent?.addresses ?? [])].some(
-      (own) => own?.port === port && (own.address === address || classifyAddress(address) === 'loopback'),
+  let admin: { readonly address: AddressInfo } | undefined;
+  const isOwn = (candidate: DialAddress): boolean =>
+    isOwnListener(
+      candidate,
+      [listener?.address, ...(listener?.routes ?? []), ...(transparent?.addresses ?? []), admin?.address],
+      machineAddresses,
     );
   const { dialer, outbound } = openWayOut(
     settings,
@@ -151,7 +162,7 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     identity: () => ({ identity: svids.current(), fault: svids.fault() }),
     grants,
     outbound,
-    buffers: createBudget(limits.heldBytesTotalMax),
+    buffers: load.buffers,
   });
 
   const refused = (fault: Fault): void => {
@@ -170,6 +181,10 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
         refused,
       },
       onConnections: (kind, delta) => metrics.add('outrider_proxy_connections', { kind }, delta),
+      connectionsMax: load.connectionsMax,
+      isMemoryShort: load.isMemoryShort,
+      onOverload: load.onOverload,
+      ...(options.drainNoticeMs === undefined ? {} : { noticeMs: options.drainNoticeMs }),
     });
     opened('listener', listener, (part) => part.drain(limits.requestDrainMs));
     if (settings.transparent) {
@@ -178,13 +193,17 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
       opened('transparent listener', transparent, (part) => part.close());
     }
     const missing = (): string[] => [
+      ...(isDraining ? ['its last requests (draining)'] : []),
       ...(svids.current() ? [] : [`an identity (${(svids.fault() ?? new Fault('not_ready')).code})`]),
       ...(routing.table() ? [] : [`targets from the broker${link.fault() ? ` (${link.fault()?.code})` : ''}`]),
       ...(settings.audit === 'best_effort' || events.waiting() < settings.eventQueueMax - eventReserve
         ? []
         : ['room in the event queue (the collector is away)']),
     ];
-    const admin = opened('admin', await startAdmin({ ...settings.admin, metrics, readiness: missing }), (part) => part.close());
+    const adminServer = await startAdmin({ ...settings.admin, metrics, readiness: missing });
+    admin = adminServer;
+    // Closed last: it says until the end that this proxy is draining.
+    closers.unshift({ name: 'admin', close: adminServer.close });
     return {
       listen: listener.address,
       transparent: transparent?.addresses[0],
@@ -195,7 +214,10 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
         await routing.ready;
       },
       missing,
-      close: () => closeAll(closers, limits.drainTimeoutMs, log),
+      close: () => {
+        isDraining = true;
+        return closeAll(closers, limits.drainTimeoutMs, log);
+      },
     };
   } catch (error) {
     await closeAll(closers, limits.eventFlushTimeoutMs, log);

@@ -1,8 +1,11 @@
 /**
  * The identity of a running role: attests at its start, renews at about half of each SVID's life, and tries again, ever more slowly,
  * while that fails. Files are read anew for each attempt, because kubelet changes them, and each SVID has a key of its own that exists
- * in memory alone. The SVID in force stays in force until it expires, whatever becomes of its renewal.
+ * in memory alone. The SVID in force stays in force until it expires, whatever becomes of its renewal. It expires by the wall clock or by
+ * the monotonic one, whichever is first: either may be the one that is wrong.
  */
+import { X509Certificate } from 'node:crypto';
+import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { asFault, Fault, type FaultCode } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
@@ -49,7 +52,7 @@ export const startSvidSource = ({
   const listeners = new Set<(svid: Svid) => void>();
   const waiting = new Set<{ resolve: (svid: Svid) => void; reject: (fault: Fault) => void }>();
   const closing = new AbortController();
-  let latest: Svid | undefined;
+  let latest: { readonly svid: Svid; readonly endsAtMonotonic: number } | undefined;
   let lastFault: Fault | undefined;
   let failures = 0;
   let isAttempting = false;
@@ -62,12 +65,24 @@ export const startSvidSource = ({
     cancelTimer = clock.after(delayMs, () => void attempt());
   };
 
+  /** Attests anew when it is time by one of the clocks: the wall clock may be set forward, and timers do not hear of it. */
+  const renewWhenDue = (atMs: number, atMonotonic: number): void => {
+    cancelTimer();
+    const leftMs = atMonotonic - clock.monotonic();
+    if (leftMs <= 0 || clock.now() >= atMs) return void attempt();
+    cancelTimer = clock.after(Math.min(leftMs, limits.wallClockLookMs), () => renewWhenDue(atMs, atMonotonic));
+  };
+
   const succeeded = (svid: Svid): void => {
-    latest = svid;
+    const { spiffeId, attestationId, issuedAtMs, expiresAtMs } = svid;
+    const lifeMs = lifeOf(svid);
+    latest = { svid, endsAtMonotonic: clock.monotonic() + lifeMs };
     lastFault = undefined;
     failures = 0;
-    const { spiffeId, attestationId, issuedAtMs, expiresAtMs } = svid;
-    next(renewalDelayMs({ issuedAtMs, expiresAtMs, nowMs: clock.now(), random: random() }));
+    const nowMs = clock.now();
+    const delayMs = renewalDelayMs({ issuedAtMs, expiresAtMs: issuedAtMs + lifeMs, nowMs, random: random() });
+    if (delayMs > 0) renewWhenDue(nowMs + delayMs, clock.monotonic() + delayMs);
+    else next(limits.reconnectPauseMinMs);
     log.info({ spiffeId, attestationId, expiresAt: new Date(expiresAtMs).toISOString() }, 'attested');
     onAttempt('ok', svid);
     for (const { resolve } of waiting) resolve(svid);
@@ -100,7 +115,22 @@ export const startSvidSource = ({
     else succeeded(result);
   };
 
-  const current = (): Svid | undefined => (latest !== undefined && latest.expiresAtMs > clock.now() ? latest : undefined);
+  const renew = (): void => {
+    // While attempts fail, the next one is on its way already. A peer that refuses what was just issued must not make a storm.
+    if (isAttempting || isClosed() || failures > 0) return;
+    const nowMs = clock.monotonic();
+    if (forcedAtMs > nowMs) return;
+    forcedAtMs = Math.max(nowMs, forcedAtMs + limits.reconnectPauseMaxMs);
+    if (forcedAtMs === nowMs) void attempt();
+    else next(forcedAtMs - nowMs);
+  };
+  const current = (): Svid | undefined => {
+    if (latest === undefined) return undefined;
+    if (latest.svid.expiresAtMs > clock.now() && latest.endsAtMonotonic > clock.monotonic()) return latest.svid;
+    // Whoever finds it expired need not wait for the next look at the clock.
+    renew();
+    return undefined;
+  };
   void attempt();
 
   return {
@@ -119,15 +149,7 @@ export const startSvidSource = ({
       if (isClosed()) return Promise.reject(new Fault('draining'));
       return new Promise((resolve, reject) => waiting.add({ resolve, reject }));
     },
-    renew: () => {
-      // While attempts fail, the next one is on its way already. A peer that refuses what was just issued must not make a storm.
-      if (isAttempting || isClosed() || failures > 0) return;
-      const nowMs = clock.monotonic();
-      if (forcedAtMs > nowMs) return;
-      forcedAtMs = Math.max(nowMs, forcedAtMs + limits.reconnectPauseMaxMs);
-      if (forcedAtMs === nowMs) void attempt();
-      else next(forcedAtMs - nowMs);
-    },
+    renew,
     close: () => {
       closing.abort();
       cancelTimer();
@@ -136,6 +158,12 @@ export const startSvidSource = ({
       listeners.clear();
     },
   };
+};
+
+/** No longer than its certificate is good for, should our clock be behind the broker's. */
+const lifeOf = ({ certificateChainPem, issuedAtMs, expiresAtMs }: Svid): number => {
+  const { validFromDate, validToDate } = new X509Certificate(certificateChainPem);
+  return Math.min(expiresAtMs - issuedAtMs, validToDate.getTime() - validFromDate.getTime());
 };
 
 const attestFrom = async (settings: IdentitySettings, clock: Clock, signal: AbortSignal): Promise<Svid> => {
@@ -164,10 +192,11 @@ const authoritiesFrom = async (file: string): Promise<string> => {
   }
 };
 
-/** Reads no more than it may, whatever the file says of its size. */
+/** Reads no more than it may, whatever the file says of its size; what is no file (a pipe without a writer) is not waited for. */
 const boundedText = async (file: string, bytesMax: number): Promise<string> => {
-  const handle = await open(file, 'r');
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
+    if (!(await handle.stat()).isFile()) throw new Error(`${file} is not a regular file`);
     const buffer = Buffer.alloc(bytesMax + 1);
     let length = 0;
     for (let bytesRead = 1; bytesRead > 0 && length < buffer.length; length += bytesRead) {

@@ -1,5 +1,5 @@
 /** The token issuer with real keys and a real store, and its documents over TLS as an independent relying party reads them. */
-import { createPublicKey, verify } from 'node:crypto';
+import { createHash, createPublicKey, verify } from 'node:crypto';
 import { once } from 'node:events';
 import { request as httpsRequest } from 'node:https';
 import { connect as connectTcp } from 'node:net';
@@ -22,6 +22,7 @@ import { type BrokerStore, openStore, type StoredKey } from '../../src/broker/st
 import { Secret } from '../../src/core/secret.ts';
 import { outboundFetch } from '../../src/net/fetch.ts';
 import { systemClock } from '../../src/ops/clock.ts';
+import { createKeyPair } from '../../src/pki/key.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 
@@ -69,6 +70,20 @@ t.test('no token lives longer than ten minutes, nor than the key overlap', async
   };
   t.equal(await lifeOf(hour), 600);
   t.equal(await lifeOf(120_000), 120);
+});
+
+t.test('a bound token names its key by the thumbprint, and others name none', async (t) => {
+  const issuer = await issuerFor(t);
+  const { publicKey } = createKeyPair();
+  const { token } = await issuer.mint({ audience, subject, lifetimeMs: 60_000, boundTo: publicKey });
+  const { payload } = await jwtVerify(token.reveal(), createLocalJWKSet(keysOf(issuer)), { issuer: settings.url, audience });
+  // RFC 7638 section 3: the required members in order, without space.
+  const { crv, x, y } = publicKey.export({ format: 'jwk' });
+  const jkt = createHash('sha256')
+    .update(JSON.stringify({ crv, kty: 'EC', x, y }))
+    .digest('base64url');
+  t.strictSame(payload['cnf'], { jkt });
+  t.notOk('cnf' in decodeJwt((await issuer.mint({ audience, subject, lifetimeMs: 60_000 })).token.reveal()));
 });
 
 t.test('a registered claim cannot be overridden', async (t) => {

@@ -276,6 +276,24 @@ await t.test('a token is shared to 70 % of its life, renewed behind the callers 
   t.equal(await next(), 'token-3', 'past 90 % the new one is waited for');
 });
 
+await t.test('a token that a target refused is replaced at once for everybody, but not one that is hardly any older', async (t) => {
+  let isAway = false;
+  const endpoint = await startEndpoint(t, (response, count) => (isAway ? json('', 503) : json(token(count)))(response, count));
+  const { provider, clock } = rig({ tokenUrl: endpoint.url });
+  const next = async (fresh = false): Promise<string> => (await provider.obtain({ ...use, fresh })).value.reveal();
+  t.equal(await next(true), 'token-1', 'where there is none, one is obtained');
+  clock.advance(limits.grantRejectedIntervalMs - 1);
+  t.equal(await next(true), 'token-1', 'too young');
+  clock.advance(1);
+  t.strictSame(await Promise.all([next(true), next(true), next(true)]), ['token-2', 'token-2', 'token-2'], 'once for all that ask');
+  t.equal(await next(), 'token-2');
+  for (let i = 0; i < 100; i += 1) await next(true);
+  t.equal(endpoint.seen.length, 2, 'a target that refuses everything costs no token requests');
+  isAway = true;
+  clock.advance(limits.grantRejectedIntervalMs);
+  t.equal(await next(true), 'token-2', 'while no other can be had, what is there is all there is');
+});
+
 await t.test('while the endpoint is away, a token serves to the end of its life and not beyond', async (t) => {
   const endpoint = await startEndpoint(t, (response, count) =>
     count === 1 ? json(token(1))(response, count) : json('', 503)(response, count),

@@ -6,8 +6,11 @@ import { compileRegistry, type RegistrySettings } from '../../src/broker/registr
 import { createBrokerService } from '../../src/broker/service.ts';
 import { createAttestations } from '../../src/broker/service/attestations.ts';
 import type { Lease, StoredAuthority } from '../../src/broker/store.ts';
+import { awsKeysText } from '../../src/core/aws-keys.ts';
+import { boundTokenText } from '../../src/core/bound-token.ts';
 import type { Attested, Evidence } from '../../src/core/evidence.ts';
 import { Fault } from '../../src/core/fault.ts';
+import type { Placement } from '../../src/core/grant.ts';
 import { limits } from '../../src/core/limits.ts';
 import { Secret } from '../../src/core/secret.ts';
 import type { TargetSnapshot } from '../../src/core/target.ts';
@@ -78,6 +81,7 @@ const rig = async (t: Test) => {
     saveLease: async (lease: Lease): Promise<void> => {
       leases.push(lease);
     },
+    lease: async (grantId: string): Promise<Lease | undefined> => leases.find((lease) => lease.grantId === grantId),
   };
   const trustDomain = await openTrustDomain({ name: 'outrider.test', store: authorityStore, clock, log });
   const asked: object[] = [];
@@ -294,6 +298,59 @@ await t.test('a grant lives as long as its shortest credential, and never longer
   t.equal(asked.length, 2, 'a provider of two placements is asked once');
   lives = [86_400_000, 86_400_000];
   t.equal((await service.getGrant(caller, 'echo', '')).lifetimeMs, limits.grantLifetimeMaxMs);
+});
+
+await t.test(
+  'a grant that the target refused has its providers asked anew, for the workload and the target it was made for alone',
+  async (t) => {
+    const { service, attest, asked, leases, setAttested } = await rig(t);
+    const caller = await attest();
+    const refused = await service.getGrant(caller, 'echo', '');
+    setAttested(async () => ({ ...demoApp, spiffeSegments: ['ns', 'demo', 'sa', 'neighbour'] }));
+    const neighbour = await attest();
+    leases.push({ ...(leases[0] as Lease), grantId: 'of-another-target', target: 'denied' });
+    asked.length = 0;
+    await service.getGrant(caller, 'echo', '', refused.id);
+    await service.getGrant(caller, 'echo', '');
+    for (const id of ['', 'no-such-grant', 'of-another-target', 'x'.repeat(5_000)]) {
+      const { target, credentials } = await service.getGrant(caller, 'echo', '', id);
+      t.strictSame([target, credentials.length], ['echo', 1], 'an id that is none of its own changes nothing');
+    }
+    await service.getGrant(neighbour, 'echo', '', refused.id);
+    t.strictSame(
+      asked.map((one) => (one as { fresh?: boolean }).fresh ?? false),
+      [true, false, false, false, false, false, false],
+    );
+  },
+);
+
+await t.test('credentials that sign are told apart by what identifies them, not by what stands beside it', async (t) => {
+  const { service, attest, apply, setObtain } = await rig(t);
+  const caller = await attest();
+  const fingerprintsOf = async (placement: Placement, texts: readonly string[]): Promise<readonly (string | undefined)[]> => {
+    apply(changed({ targets: settings.targets.map((target) => ({ ...target, credentials: [{ provider: 'one', placement }] })) }));
+    const found: (string | undefined)[] = [];
+    for (const text of texts) {
+      setObtain(async () => ({ value: new Secret(text), expiresAtMs: Date.now() + 600_000 }));
+      found.push((await service.getGrant(caller, 'echo', '')).credentials[0]?.fingerprint);
+    }
+    return found;
+  };
+  const keys = { accessKeyId: 'AKIAIOSFODNN7EXAMPL1', secretAccessKey: 'one', sessionToken: '', expiresAtMs: undefined };
+  const aws = await fingerprintsOf({ kind: 'aws_sigv4', algorithm: 'sigv4', service: '', region: '' }, [
+    awsKeysText(keys),
+    awsKeysText({ ...keys, sessionToken: 'another' }),
+    awsKeysText({ ...keys, secretAccessKey: 'two' }),
+  ]);
+  t.equal(aws[0], aws[1], 'the same keys in another session');
+  t.not(aws[0], aws[2]);
+  const bound = await fingerprintsOf({ kind: 'dpop' }, [
+    boundTokenText({ accessToken: 'a', privateKeyPem: 'k' }),
+    boundTokenText({ accessToken: 'a', privateKeyPem: 'l' }),
+    boundTokenText({ accessToken: 'b', privateKeyPem: 'k' }),
+  ]);
+  t.equal(bound[0], bound[1], 'the same token');
+  t.not(bound[0], bound[2]);
 });
 
 await t.test('a provider that fails, and a lease that cannot be kept, end the grant', async (t) => {

@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { createProviders, type Provider, type ProviderDeps } from '../../src/broker/provider.ts';
+import { readBoundToken } from '../../src/core/bound-token.ts';
 import { type FaultCode, Fault } from '../../src/core/fault.ts';
 import { type CredentialForm, type ProviderKind, providerForms, providerKinds } from '../../src/core/grant.ts';
 import { limits } from '../../src/core/limits.ts';
@@ -52,9 +53,10 @@ const sources: Readonly<Record<ProviderKind, (t: Test, clock: FakeClock) => Prom
   },
   oauth2_client_credentials: async (t) => {
     let value = '';
-    const server = createServer((_, response) => {
+    const server = createServer(({ headers }, response) => {
       response.setHeader('content-type', 'application/json');
-      response.end(JSON.stringify({ access_token: value, token_type: 'Bearer', expires_in: 600 }));
+      const tokenType = headers['dpop'] === undefined ? 'Bearer' : 'DPoP';
+      response.end(JSON.stringify({ access_token: value, token_type: tokenType, expires_in: 600 }));
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const close = (): void => {
@@ -252,6 +254,88 @@ await t.test('static_file: of a certificate file only the chain and the key are 
   give(`Bag Attributes\n  friendlyName: canary-name\n${keyText(sound)}subject=CN\n${certificateText(sound)}`.replaceAll('\n', '\r\n'));
   t.equal((await obtain('certificate')).value.reveal(), sound);
 });
+
+for (const kind of gives('bound_token')) {
+  await t.test(`${kind}: gives a token with the key that it is bound to, another key for another token`, async (t) => {
+    const { give, obtain, clock, results } = await rig(t, kind);
+    give('canary-1');
+    const read = async () => {
+      const { value, expiresAtMs } = await obtain('bound_token');
+      t.ok(expiresAtMs > clock.now() && expiresAtMs <= clock.now() + limits.tokenLifetimeMaxMs);
+      return readBoundToken(value.reveal());
+    };
+    const [one, other] = [await read(), await read()];
+    t.equal(one?.accessToken, 'canary-1');
+    t.equal(createPrivateKey(one?.privateKeyPem as string).asymmetricKeyDetails?.namedCurve, 'prime256v1');
+    t.not(one?.privateKeyPem, other?.privateKeyPem);
+    t.strictSame(results, ['ok', 'ok']);
+  });
+
+  await t.test(`${kind}: a token that no field can hold is refused with its key`, async (t) => {
+    const { give, obtain, log, lines } = await rig(t, kind);
+    for (const value of ['canary 1', 'canary"', 'canary\n', 'canary\u00e4', '=canary']) {
+      give(value);
+      await obtain('bound_token').then(
+        () => t.fail('was given'),
+        (error: Fault) => {
+          t.equal(error.code, 'credential_invalid', JSON.stringify(value));
+          log.error({ error }, 'refused');
+        },
+      );
+    }
+    t.notMatch(lines.join(''), /canary/);
+  });
+}
+
+const awsKeys = (rest: object = {}): string =>
+  JSON.stringify({ Version: 1, AccessKeyId: 'AKIAIOSFODNN7EXAMPL1', SecretAccessKey: 'canary/secret+key', ...rest });
+
+for (const kind of gives('aws_keys')) {
+  await t.test(`${kind}: gives AWS keys and nothing that stands beside them, and no longer than they live`, async (t) => {
+    const { give, obtain, clock } = await rig(t, kind);
+    give(`${awsKeys({ SessionToken: 'canary-session', Profile: 'not for anybody' })}\n`);
+    const { value, expiresAtMs } = await obtain('aws_keys');
+    t.strictSame(JSON.parse(value.reveal()), {
+      Version: 1,
+      AccessKeyId: 'AKIAIOSFODNN7EXAMPL1',
+      SecretAccessKey: 'canary/secret+key',
+      SessionToken: 'canary-session',
+    });
+    t.equal(expiresAtMs, clock.now() + 60_000, 'as long as the file is trusted without reading it again');
+    give(awsKeys({ Expiration: new Date(clock.now() + 30_000).toISOString() }));
+    t.equal((await obtain('aws_keys')).expiresAtMs, clock.now() + 30_000);
+    give(awsKeys({ Expiration: new Date(clock.now()).toISOString() }));
+    await t.rejects(obtain('aws_keys'), { code: 'credential_unavailable', detail: 'Provider it gave a credential that has expired.' });
+  });
+
+  await t.test(`${kind}: what is no pair of AWS keys is refused, and is in no error`, async (t) => {
+    const { give, obtain, log, lines } = await rig(t, kind);
+    const values = [
+      'canary',
+      '{}',
+      '["canary"]',
+      awsKeys({ AccessKeyId: 'canary' }),
+      awsKeys({ AccessKeyId: undefined }),
+      awsKeys({ SecretAccessKey: '' }),
+      awsKeys({ SecretAccessKey: 'canary key' }),
+      awsKeys({ SessionToken: 'canary\n' }),
+      awsKeys({ Expiration: 'soon, canary' }),
+      awsKeys().slice(0, -1),
+    ];
+    for (const value of values) {
+      give(value);
+      await obtain('aws_keys').then(
+        () => t.fail('was given'),
+        (error: Fault) => {
+          t.equal(error.code, 'credential_invalid', value);
+          log.error({ error }, 'refused');
+        },
+      );
+    }
+    t.equal(lines.length, values.length);
+    t.notMatch(lines.join(''), /canary/);
+  });
+}
 
 for (const kind of providerKinds) {
   const form = providerForms[kind][0] as CredentialForm;

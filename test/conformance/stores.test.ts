@@ -137,6 +137,17 @@ for (const { name, create } of stores) {
     );
   });
 
+  t.test(`${name}: a lease is found by its grant, also after it has expired, until it is deleted`, async (t) => {
+    const { store } = await opened(t);
+    await store.saveLease(lease('one', { expiresAtMs: now }));
+    await store.saveLease(lease('two'));
+    t.same(await store.lease('one'), lease('one', { expiresAtMs: now }));
+    for (const other of ['', 'ONE', 'on', "' OR ''='"]) t.equal(await store.lease(other), undefined, other);
+    await store.deleteExpiredLeases(now);
+    t.equal(await store.lease('one'), undefined);
+    t.same(await store.lease('two'), lease('two'));
+  });
+
   t.test(`${name}: a lease of the same grant is refused`, async (t) => {
     const { store } = await opened(t);
     await store.saveLease(lease('one'));

@@ -1,5 +1,6 @@
 /** A client certificate belongs to the connection: what inject makes of a grant that has one. */
 import t from 'tap';
+import { createBudget } from '../../src/core/budget.ts';
 import type { Scheme } from '../../src/core/destination.ts';
 import type { PlacedCredential } from '../../src/core/grant.ts';
 import { Secret } from '../../src/core/secret.ts';
@@ -15,7 +16,7 @@ const shown = (value: string, fingerprint: string): PlacedCredential => ({
 
 const bank = target('bank', { protocol: 'h2', tlsVersionMin: 'TLSv1.3', trustBundlePem: 'AUTHORITY' });
 
-const context = { nowMs: 0, uuid: () => 'uuid' };
+const context = { nowMs: 0, uuid: () => 'uuid', buffers: createBudget(0) };
 
 /** As much of an exchange as inject reads. */
 const exchange = (credentials: readonly PlacedCredential[], scheme: Scheme = 'https'): Authorized =>

@@ -256,7 +256,10 @@ const startListening = async (t: Test, original: DialAddress | undefined): Promi
         served.push({ ...purpose, head: head.toString() });
         return Promise.resolve();
       },
-      track: (socket) => t.teardown(() => socket.destroy()),
+      track: (socket) => {
+        t.teardown(() => socket.destroy());
+        return true;
+      },
       join: splice,
     },
     handler: (connection) => {

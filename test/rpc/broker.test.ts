@@ -171,6 +171,25 @@ t.test('more calls than a connection carries at a time wait for their turn', asy
   t.ok(most <= limits.grpcStreamsMax, `${most} at a time`);
 });
 
+t.test('the handler hears which grant was refused, and of none where none was', async (t) => {
+  const heard: unknown[] = [];
+  const server = await broker(t, domain, {
+    handlers: handlersOf(domain, {
+      getGrant: async (_, target, configurationVersion, rejectedGrantId) => {
+        heard.push([configurationVersion, rejectedGrantId]);
+        return grantFor(target);
+      },
+    }),
+  });
+  const channel = channelTo(t, server);
+  await channel.getGrant('echo', 'v1');
+  await channel.getGrant('echo', 'v2', 'g-1');
+  t.strictSame(heard, [
+    ['v1', ''],
+    ['v2', 'g-1'],
+  ]);
+});
+
 t.test('a grant for another target than was asked for is not taken', async (t) => {
   const server = await broker(t, domain, { handlers: handlersOf(domain, { getGrant: async () => grantFor('another') }) });
   t.equal((await faultOf(channelTo(t, server).getGrant('echo', 'v1'))).code, 'broker_error');

@@ -14,16 +14,29 @@ import type { Grant, PlacedCredential } from '../../src/core/grant.ts';
 import type { Rule } from '../../src/core/policy.ts';
 import { Secret } from '../../src/core/secret.ts';
 import type { Target } from '../../src/core/target.ts';
-import { createDialer, createResolver, type PinnedAddress } from '../../src/net/dial.ts';
+import {
+  createDialer,
+  createResolver,
+  createSystemLookup,
+  type DialAddress,
+  type DialPatience,
+  type Lookup,
+  type PeerAddress,
+  type PinnedAddress,
+} from '../../src/net/dial.ts';
+import type { OriginalDestination } from '../../src/net/original-destination.ts';
 import { createOutbound, type OutboundOptions } from '../../src/net/outbound.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { createMetrics } from '../../src/ops/metrics.ts';
+import type { Accepted } from '../../src/proxy/exchange.ts';
 import type { GrantSource } from '../../src/proxy/grant.ts';
 import { type ListenerOptions, type RouteOptions, startListener } from '../../src/proxy/listener.ts';
 import { createInterception } from '../../src/proxy/listener/interception.ts';
+import { startTransparentListener } from '../../src/proxy/listener/transparent.ts';
 import { createPipeline, reportFault } from '../../src/proxy/pipeline.ts';
 import { routingTable } from '../../src/proxy/route.ts';
+import { createSteeredHandler } from '../../src/proxy/transparent.ts';
 import { createTunnelHandler } from '../../src/proxy/tunnel.ts';
 
 export const bearer = (value: string): PlacedCredential => ({
@@ -78,11 +91,28 @@ export interface PathOptions {
   /** How long targets, and programs, are waited for; limits.ts unless given. */
   readonly patience?: OutboundOptions['patience'];
   readonly clientPatience?: ListenerOptions['patience'];
+  /** What else a test has to say to the listener. */
+  readonly listener?: Pick<ListenerOptions, 'noticeMs' | 'connectionsMax' | 'isMemoryShort' | 'onOverload'>;
   readonly onConnections?: (kind: 'client' | 'tunnel', delta: 1 | -1) => void;
+  /** How names become addresses, where no pin says so; the system's resolver unless given. */
+  readonly lookup?: Lookup;
+  readonly dialPatience?: Partial<DialPatience>;
+  /** Broker and collector, which programs have no business with; and what else is never dialled. */
+  readonly peers?: readonly PeerAddress[];
+  readonly isOwn?: (address: DialAddress) => boolean;
+  readonly unmatchedPrivateAllowed?: boolean;
+  /** Opens the way in for steered connections, which were going where this says. */
+  readonly originalOf?: OriginalDestination;
+  /** Sees every request that was admitted, in order; what it returns goes on. */
+  readonly onAccepted?: (accepted: Accepted) => Accepted;
+  /** Sees what was refused before it became a request. */
+  readonly onRefused?: (fault: Fault) => void;
 }
 
 export interface Path {
   readonly port: number;
+  /** Where steered connections come in; undefined without `originalOf`. */
+  readonly transparentPort: number | undefined;
   /** Ports of the reverse routes, in their order. */
   readonly routes: readonly number[];
   /** What programs trust: the public bundle. */
@@ -117,13 +147,13 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
   const table = routingTable({ configurationVersion: 'c1', targets });
   interception.permit([...new Set(targets.flatMap(({ hosts }) => hosts))]);
   const byName = new Map(targets.map((one) => [one.name, one]));
-  const resolver = createResolver(pins);
-  const dialer = createDialer({ resolver, chain: undefined });
+  const resolver = createResolver(pins, options.isOwn, options.lookup ?? createSystemLookup(), options.peers);
+  const dialer = createDialer({ resolver, chain: undefined, ...(options.dialPatience ? { patience: options.dialPatience } : {}) });
   const outbound = createOutbound({ dialer, trustPems: [trustPem], ...(options.patience ? { patience: options.patience } : {}) });
   const shared = {
     table: () => table,
     routePolicy: { onUnmatched },
-    unmatchedPrivateAllowed: false,
+    unmatchedPrivateAllowed: options.unmatchedPrivateAllowed ?? false,
     events: eventLog,
     metrics,
     clock,
@@ -147,16 +177,32 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
     port: 0,
     routes: options.routes ?? [],
     ...(options.clientPatience ? { patience: options.clientPatience } : {}),
+    noticeMs: 0,
+    ...options.listener,
     ...(options.onConnections ? { onConnections: options.onConnections } : {}),
     clock,
     handlers: {
-      request: pipeline,
+      request: (accepted) => pipeline(options.onAccepted?.(accepted) ?? accepted),
       tunnel: createTunnelHandler({ ...shared, interception, dialer }),
-      refused: (fault) => reportFault(metrics, fault, { log }),
+      refused: (fault) => {
+        options.onRefused?.(fault);
+        reportFault(metrics, fault, { log });
+      },
     },
   });
+  const transparent =
+    options.originalOf &&
+    (await startTransparentListener({
+      port: 0,
+      clock,
+      listener,
+      handler: createSteeredHandler({ ...shared, interception, dialer }),
+      refused: (fault) => reportFault(metrics, fault, { log }),
+      originalOf: options.originalOf,
+    }));
   return {
     port: listener.address.port,
+    transparentPort: transparent?.addresses[0]?.port,
     routes: listener.routes.map(({ port }) => port),
     drain: listener.drain,
     bundle: readFileSync(bundleFile, 'utf8'),
@@ -164,6 +210,7 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
     logs,
     metrics: () => metrics.expose(),
     close: async () => {
+      transparent?.close();
       await listener.drain(1_000);
       await outbound.close();
     },

@@ -20,12 +20,16 @@ const root = join(import.meta.dirname, '../..');
 
 /** How the program is started: from source as npm scripts do it, or the bundle as the image does. */
 export const fromSource: readonly string[] = ['--disable-sigusr1', join(root, 'src/main.ts')];
-export const fromBundle = (directory: string): readonly string[] => [
-  '--disable-sigusr1',
-  '--max-semi-space-size=8',
-  '--disallow-code-generation-from-strings',
-  join(directory, 'main.js'),
-];
+/** What the image starts with, from the Dockerfile itself, so that what is measured and tested is what is shipped. */
+const image = readFileSync(join(root, 'Dockerfile'), 'utf8')
+  .split(/^FROM /m)
+  .at(-1) as string;
+const [, ...entrypoint] = JSON.parse(/^ENTRYPOINT (\[.*\])$/m.exec(image)?.[1] as string) as string[];
+export const imageFlags: readonly string[] = entrypoint.filter((part) => part.startsWith('-'));
+export const imageEnvironment: Readonly<Record<string, string>> = Object.fromEntries(
+  [...image.matchAll(/^ENV (\w+)=(\S+)$/gm)].map(([, name, value]) => [name as string, value as string]),
+);
+export const fromBundle = (directory: string): readonly string[] => [...imageFlags, join(directory, 'main.js')];
 
 /** Starts `outrider <role> --config`; resolves when it listens. */
 export const startRole = async (
@@ -34,10 +38,15 @@ export const startRole = async (
   dir: string,
   yaml: string,
   program: readonly string[] = fromSource,
+  { command = [process.execPath], env = {} }: { readonly command?: readonly string[]; readonly env?: NodeJS.ProcessEnv } = {},
 ): Promise<RoleProcess> => {
   const file = join(dir, `${role}.yaml`);
   writeFileSync(file, yaml);
-  const child = spawn(process.execPath, [...program, role, '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const [executable = process.execPath, ...first] = command;
+  const child = spawn(executable, [...first, ...program, role, '--config', file], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
   let output = '';
   const saying = (wanted: RegExp): Promise<RegExpExecArray> =>
     new Promise((resolve, reject) => {

@@ -162,9 +162,9 @@ export interface Stack {
   readonly events: () => Record<string, unknown>[];
 }
 
-/** Issuer, origin and files; the roles are started by the test, in the order it is about. */
-export const prepareStack = async (t: Test, answer?: RequestListener): Promise<Stack> => {
-  const files = filesIn(directoryOf(t));
+/** Issuer, origin and files; the roles are started by the test, in the order it is about. Each stack of a test needs a directory of its own. */
+export const prepareStack = async (t: Test, answer?: RequestListener, dir: string = directoryOf(t)): Promise<Stack> => {
+  const files = filesIn(dir);
   const issuer = await startClusterIssuer(t);
   const authority = createTestAuthority('Outrider test origin authority');
   const origin = await startRecorder(authority.serverFor(host), answer);
@@ -204,6 +204,7 @@ export const prepareStack = async (t: Test, answer?: RequestListener): Promise<S
       closing(
         await startProxy(parseSettings(proxyYaml(files, brokerPort, collectorPort, origin, changes), 'proxy.yaml') as ProxySettings, {
           log: log('proxy'),
+          drainNoticeMs: 0,
         }),
       ),
     events: () =>

@@ -2,6 +2,9 @@
  * What every provider yields, and the gate that every value passes when it is received: before it is cached, granted or
  * written anywhere (THREATS E-10).
  */
+import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { awsKeysText, readAwsKeys } from '../../core/aws-keys.ts';
+import { boundTokenText, readBoundToken } from '../../core/bound-token.ts';
 import { Fault } from '../../core/fault.ts';
 import type { CredentialForm } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
@@ -40,18 +43,59 @@ const checkedCertificate = (provider: string, { value, expiresAtMs }: Obtained, 
   }
 };
 
+/** Nothing but the keys is granted; they end when they say, whatever the provider says. */
+const checkedAwsKeys = (provider: string, { value, expiresAtMs }: Obtained): Obtained => {
+  const keys = readAwsKeys(bounded(provider, value));
+  if (keys === undefined)
+    throw invalid(provider, 'is not JSON with AccessKeyId and SecretAccessKey, and with SessionToken and Expiration where there are any');
+  return { value: new Secret(awsKeysText(keys)), expiresAtMs: Math.min(expiresAtMs, keys.expiresAtMs ?? expiresAtMs) };
+};
+
+/** As a credential's text; see checkedBoundToken for what it must be. */
+export const boundCredential = (token: Secret, privateKey: KeyObject): Secret =>
+  new Secret(
+    boundTokenText({ accessToken: token.reveal(), privateKeyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() }),
+  );
+
+const checkedBoundToken = (provider: string, { value, expiresAtMs }: Obtained): Obtained => {
+  const token = readBoundToken(bounded(provider, value));
+  if (token === undefined) throw invalid(provider, 'is not an access token with its key');
+  if (!isP256(token.privateKeyPem)) throw invalid(provider, 'is bound to something other than a P-256 key');
+  return { value: new Secret(boundTokenText(token)), expiresAtMs };
+};
+
+const isP256 = (pem: string): boolean => {
+  try {
+    const { asymmetricKeyType, asymmetricKeyDetails } = createPrivateKey(pem);
+    return asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === 'prime256v1';
+  } catch {
+    return false;
+  }
+};
+
+/** What makes it this credential and no other: equal for equal ones, whatever stands beside it. */
+export const identifyingText = (form: CredentialForm, text: string): string => {
+  if (form === 'bound_token') return readBoundToken(text)?.accessToken ?? text;
+  const keys = form === 'aws_keys' ? readAwsKeys(text) : undefined;
+  return keys ? JSON.stringify([keys.accessKeyId, keys.secretAccessKey]) : text;
+};
+
 export interface CheckOptions {
   readonly provider: string;
   readonly form: CredentialForm;
   readonly nowMs: number;
 }
 
+const checks: Readonly<Record<CredentialForm, (provider: string, obtained: Obtained, nowMs: number) => Obtained>> = {
+  text: (provider, { value, expiresAtMs }) => ({ value: checkedText(provider, value), expiresAtMs }),
+  certificate: checkedCertificate,
+  aws_keys: checkedAwsKeys,
+  bound_token: checkedBoundToken,
+};
+
 /** As it may be granted; or Fault credential_invalid, or credential_unavailable when this is not its time. */
 export const checkedCredential = (obtained: Obtained, { provider, form, nowMs }: CheckOptions): Obtained => {
-  const checked =
-    form === 'certificate'
-      ? checkedCertificate(provider, obtained, nowMs)
-      : { value: checkedText(provider, obtained.value), expiresAtMs: obtained.expiresAtMs };
+  const checked = checks[form](provider, obtained, nowMs);
   if (!(checked.expiresAtMs > nowMs)) throw untimely(provider, 'a credential that has expired');
   return checked;
 };

@@ -5,6 +5,7 @@
  *  70 % … 90 %  handed out while a new one is fetched behind it, so nobody waits for a slow endpoint
  *  90 % … 100 % the new one is waited for; should that fail, this one still serves
  *
+ * One that a target refused is replaced at once, unless it is younger than `limits.grantRejectedIntervalMs`: then another would be refused too.
  * Knows nothing of OAuth. Counts by the monotonic clock: the wall clock may jump.
  */
 import { asFault, type Fault } from '../../core/fault.ts';
@@ -18,6 +19,7 @@ const waitAt = 0.9;
 
 interface Held {
   readonly obtained: Obtained;
+  readonly sinceMs: number;
   readonly refreshFromMs: number;
   readonly waitFromMs: number;
   readonly endsAtMs: number;
@@ -29,7 +31,9 @@ export interface SharedTokenDeps {
   readonly log: Log;
 }
 
-export const sharedToken = (fetchToken: () => Promise<Obtained>, { name, clock, log }: SharedTokenDeps): (() => Promise<Obtained>) => {
+export type SharedToken = (asked: { readonly fresh?: boolean }) => Promise<Obtained>;
+
+export const sharedToken = (fetchToken: () => Promise<Obtained>, { name, clock, log }: SharedTokenDeps): SharedToken => {
   let held: Held | undefined;
   let failed: { readonly fault: Fault; readonly untilMs: number } | undefined;
   let flight: Promise<Obtained> | undefined;
@@ -40,7 +44,13 @@ export const sharedToken = (fetchToken: () => Promise<Obtained>, { name, clock, 
       const obtained = await fetchToken();
       const lifeMs = obtained.expiresAtMs - clock.now();
       const nowMs = clock.monotonic();
-      held = { obtained, refreshFromMs: nowMs + lifeMs * refreshAt, waitFromMs: nowMs + lifeMs * waitAt, endsAtMs: nowMs + lifeMs };
+      held = {
+        obtained,
+        sinceMs: nowMs,
+        refreshFromMs: nowMs + lifeMs * refreshAt,
+        waitFromMs: nowMs + lifeMs * waitAt,
+        endsAtMs: nowMs + lifeMs,
+      };
       failed = undefined;
       log.debug({ provider: name, seconds: (nowMs - startedMs) / 1000 }, 'token obtained');
       return obtained;
@@ -58,10 +68,11 @@ export const sharedToken = (fetchToken: () => Promise<Obtained>, { name, clock, 
     return flight;
   };
 
-  return async () => {
+  return async ({ fresh = false }) => {
     const nowMs = clock.monotonic();
-    if (held && nowMs < held.refreshFromMs) return held.obtained;
-    if (held && nowMs < held.waitFromMs) {
+    const isRefused = fresh && held !== undefined && nowMs - held.sinceMs >= limits.grantRejectedIntervalMs;
+    if (held && !isRefused && nowMs < held.refreshFromMs) return held.obtained;
+    if (held && !isRefused && nowMs < held.waitFromMs) {
       if (flight === undefined)
         fetchJoined().catch((error: unknown) =>
           log.warn({ provider: name, error }, 'token could not be refreshed; the one at hand serves on'),

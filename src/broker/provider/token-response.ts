@@ -13,6 +13,8 @@ export interface ReceivedToken {
   readonly body: string;
   /** Wall clock when the request was sent: the token's life is counted from there, so never too long. */
   readonly requestedAtMs: number;
+  /** What was asked for: another could not be used as it must be (RFC 9449 section 5: no downgrade). */
+  readonly tokenType: 'Bearer' | 'DPoP';
 }
 
 export type TokenProblem = { readonly problem: string };
@@ -29,6 +31,8 @@ const registeredErrors = new Set([
   'access_denied',
   'server_error',
   'temporarily_unavailable',
+  'invalid_dpop_proof',
+  'use_dpop_nonce',
 ]);
 
 const parseObject = (body: string): Record<string, unknown> | undefined => {
@@ -60,15 +64,21 @@ const secondsOf = (expiresIn: unknown): number | undefined => {
   return typeof seconds === 'number' && Number.isFinite(seconds) && seconds > 0 ? seconds : undefined;
 };
 
-export const readTokenResponse = ({ status, body, requestedAtMs }: ReceivedToken): Obtained | TokenProblem => {
+/** Whether it only wants to see a nonce of its own in the proof (RFC 9449 section 8). */
+export const asksForNonce = ({ status, body }: Pick<ReceivedToken, 'status' | 'body'>): boolean => {
+  const answer = status === 400 || status === 401 ? parseObject(body) : undefined;
+  return answer !== undefined && own(answer, 'error') === 'use_dpop_nonce';
+};
+
+export const readTokenResponse = ({ status, body, requestedAtMs, tokenType: wanted }: ReceivedToken): Obtained | TokenProblem => {
   if (status !== 200) return refused(status, body);
   const answer = parseObject(body);
   if (answer === undefined) return { problem: 'answered with something other than a JSON object' };
   const token = own(answer, 'access_token');
   if (typeof token !== 'string' || token === '') return { problem: 'answered without an access_token' };
   const tokenType = own(answer, 'token_type');
-  if (typeof tokenType !== 'string' || tokenType.toLowerCase() !== 'bearer')
-    return { problem: 'answered with a token_type other than Bearer' };
+  if (typeof tokenType !== 'string' || tokenType.toLowerCase() !== wanted.toLowerCase())
+    return { problem: `answered with a token_type other than ${wanted}` };
   const expiresIn = own(answer, 'expires_in');
   const seconds = expiresIn === undefined ? limits.tokenLifetimeDefaultMs / 1000 : secondsOf(expiresIn);
   if (seconds === undefined) return { problem: 'answered with an expires_in that is not a positive number of seconds' };

@@ -144,6 +144,11 @@ const createStore = (database: DatabaseSync, file: string): BrokerStore => {
       ),
     deleteSigningKey: (kid) => durably(() => statements.deleteSigningKey.run(kid)),
     saveLease: (lease) => guarded(() => void statements.saveLease.run(...leaseValues(lease))),
+    lease: (grantId) =>
+      guarded(() => {
+        const row = statements.lease.get(grantId) as Row | undefined;
+        return row && leaseOf(row);
+      }),
     deleteExpiredLeases: (nowMs) => guarded(() => Number(statements.deleteExpiredLeases.run(nowMs).changes)),
     countLeases: (nowMs) => guarded(() => Number((statements.countLeases.get(nowMs) as Row)['count'])),
     leases: (nowMs, { workload = null, target = null } = {}) =>
@@ -162,6 +167,7 @@ const prepare = (database: DatabaseSync) => ({
   saveSigningKey: database.prepare('INSERT INTO signing_key VALUES (?, ?, ?, ?, ?)'),
   deleteSigningKey: database.prepare('DELETE FROM signing_key WHERE kid = ?'),
   saveLease: database.prepare('INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)'),
+  lease: database.prepare('SELECT * FROM lease WHERE grant_id = ?'),
   deleteExpiredLeases: database.prepare('DELETE FROM lease WHERE expires_at_ms <= ?'),
   countLeases: database.prepare('SELECT count(*) AS count FROM lease WHERE expires_at_ms > ?'),
   leases: database.prepare(

@@ -21,9 +21,9 @@ export const familiesInTurn = (addresses: readonly string[]): readonly string[] 
 };
 
 /** TCP to the first address that accepts, all within one deadline. Throws target_refused, target_unreachable, target_connect_timeout. */
-export const dialTcp = async (addresses: readonly DialAddress[]): Promise<Socket> => {
+export const dialTcp = async (addresses: readonly DialAddress[], timeoutMs: number = limits.targetConnectTimeoutMs): Promise<Socket> => {
   try {
-    return await firstToConnect(addresses, connectOnce, limits.targetConnectPauseMs, limits.targetConnectTimeoutMs);
+    return await firstToConnect(addresses, connectOnce, limits.targetConnectPauseMs, timeoutMs);
   } catch (cause) {
     throw dialFault(cause);
   }

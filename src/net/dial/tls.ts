@@ -26,7 +26,12 @@ export interface TlsTerms {
  * TLS to `host`. Throws target_certificate_invalid when the peer does not prove that name, target_protocol when it speaks none of
  * what was offered, target_tls_failed when there is no handshake. The socket is destroyed then.
  */
-export const secure = (socket: Socket, host: string, terms: TlsTerms): Promise<TLSSocket> =>
+export const secure = (
+  socket: Socket,
+  host: string,
+  terms: TlsTerms,
+  timeoutMs: number = limits.targetHandshakeTimeoutMs,
+): Promise<TLSSocket> =>
   new Promise((resolve, reject) => {
     const secured = connectTls({
       socket,
@@ -56,10 +61,7 @@ export const secure = (socket: Socket, host: string, terms: TlsTerms): Promise<T
       });
     const closed = (): void => failed(new Error('closed during the handshake'));
     const accepted = (): void => settle(() => resolve(secured));
-    const timer = setTimeout(
-      () => failed(new Error(`no handshake within ${limits.targetHandshakeTimeoutMs} ms`)),
-      limits.targetHandshakeTimeoutMs,
-    );
+    const timer = setTimeout(() => failed(new Error(`no handshake within ${timeoutMs} ms`)), timeoutMs);
     secured.once('error', failed);
     secured.once('close', closed);
     secured.once('secureConnect', () => {

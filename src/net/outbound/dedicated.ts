@@ -16,6 +16,8 @@ import type { Reception } from './reception.ts';
 import { announcedLength, type BodyReader, readerOf, writeBody } from './request-body.ts';
 import { switchProblem } from './switch.ts';
 
+const noBytes = Buffer.alloc(0);
+
 export const createDedicated = (open: Open, patience: Patience): Engine => {
   const sockets = new Set<Socket>();
   let dialling = 0;
@@ -58,7 +60,8 @@ export const createDedicated = (open: Open, patience: Patience): Engine => {
   let switched = 0;
   return {
     send: (request, reception, elsewhere) => {
-      if (request.upgrade !== undefined && switched >= limits.targetConnectionsMax) throw new Fault('overloaded');
+      if (request.upgrade !== undefined && switched >= limits.targetConnectionsMax)
+        throw new Fault('overloaded', { detail: 'Too many connections of this target are upgraded.' });
       const agent = request.upgrade === undefined && !isRetired ? agents.kept : agents.single;
       new Exchange(request, reception, agent, patience).run(elsewhere, (socket) => {
         switched += 1;
@@ -161,8 +164,9 @@ class Exchange {
     } else {
       // Not before there is a connection: without one the body may still go elsewhere.
       outgoing.once('socket', () => {
-        outgoing.flushHeaders();
-        if (this.#request.expectsContinue) this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
+        // Not flushHeaders(): it writes the head as UTF-8, and a field's bytes above ASCII would not be those that were judged.
+        outgoing.write(noBytes);
+        if (asksFirst(this.#request)) this.#timer = setTimeout(() => this.#startBody(), this.#patience.continueMs);
         else this.#startBody();
       });
     }
@@ -231,8 +235,16 @@ class Exchange {
   }
 }
 
+/**
+ * Whether the target is to say when it wants the body. node:http writes a head with Expect as UTF-8; a field with bytes above ASCII must
+ * arrive as it was judged, so then the body goes along.
+ */
+const asksFirst = ({ expectsContinue, headers }: OutboundRequest): boolean =>
+  expectsContinue && headers.every(([, value]) => /^[\t\x20-\x7e]*$/.test(value));
+
 /** The head as it is written: framing is always explicit (THREATS F-2). */
-const headOf = ({ destination, method, headers, body, upgrade, expectsContinue }: OutboundRequest): string[] => {
+const headOf = (request: OutboundRequest): string[] => {
+  const { destination, method, headers, body, upgrade } = request;
   const framing: string[] = [];
   if (announcedLength(headers) === undefined) {
     if (body) framing.push('Transfer-Encoding', 'chunked');
@@ -243,7 +255,7 @@ const headOf = ({ destination, method, headers, body, upgrade, expectsContinue }
     hostField(destination),
     ...toRaw(headers),
     ...framing,
-    ...(expectsContinue && body ? ['Expect', '100-continue'] : []),
+    ...(asksFirst(request) && body ? ['Expect', '100-continue'] : []),
     ...(upgrade === undefined ? ['Connection', 'keep-alive'] : ['Connection', 'Upgrade', 'Upgrade', upgrade]),
   ];
 };

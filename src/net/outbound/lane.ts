@@ -77,7 +77,8 @@ export const createLane = (shared: OutboundRequest, parts: LaneParts): Lane => {
   };
 
   const admit = (reception: Reception): void => {
-    if (underWay >= limits.targetConnectionsMax + limits.targetQueueMax) throw new Fault('overloaded');
+    if (underWay >= limits.targetConnectionsMax + limits.targetQueueMax)
+      throw new Fault('overloaded', { detail: 'Too many requests wait for this target.' });
     underWay += 1;
     reception.onSettled(() => {
       underWay -= 1;

@@ -7,7 +7,11 @@ import { limits } from '../../core/limits.ts';
 import type { Decision } from '../../core/policy.ts';
 import { boundedField } from './field.ts';
 
-const field = (value: string): string => boundedField(value, limits.eventFieldBytesMax);
+const { eventFieldBytesMax } = limits;
+
+/** No UTF-16 unit takes more than 3 bytes: nearly every value is short enough not to be measured. */
+const isShort = (value: string): boolean => value.length * 3 <= eventFieldBytesMax;
+const field = (value: string): string => (isShort(value) ? value : boundedField(value, eventFieldBytesMax));
 
 /** SPIFFE-ID specification section 2.3: never cut, or the collector would take it for another workload's. */
 const spiffeIdBytesMax = 2048;
@@ -18,17 +22,15 @@ const spiffeIdBytesMax = 2048;
  * kept here too: the collector refuses such an event, and a refused one would hold up all behind it.
  */
 const pathOnly = (path: string): string => {
-  const mark = path.search(/[?#]/);
+  const mark = path.includes('?') || path.includes('#') ? path.search(/[?#]/) : -1;
   return field(` ${mark < 0 ? path : path.slice(0, mark)}`.slice(1));
 };
 
-const decisionOf = ({ verdict, policy, policyVersion, rule, reason }: Decision): Decision => ({
-  verdict,
-  policy: field(policy),
-  policyVersion: field(policyVersion),
-  rule: field(rule),
-  reason: field(reason),
-});
+const decisionOf = (decision: Decision): Decision => {
+  const { verdict, policy, policyVersion, rule, reason } = decision;
+  if (isShort(policy) && isShort(policyVersion) && isShort(rule) && isShort(reason)) return decision;
+  return { verdict, policy: field(policy), policyVersion: field(policyVersion), rule: field(rule), reason: field(reason) };
+};
 
 const credentialOf = ({ providerKind, provider, placement, fingerprint }: CredentialUse): CredentialUse => ({
   providerKind: field(providerKind),
@@ -36,6 +38,13 @@ const credentialOf = ({ providerKind, provider, placement, fingerprint }: Creden
   placement: field(placement),
   fingerprint: field(fingerprint),
 });
+
+const isShortUse = ({ providerKind, provider, placement, fingerprint }: CredentialUse): boolean =>
+  isShort(providerKind) && isShort(provider) && isShort(placement) && isShort(fingerprint);
+
+/** The list itself where it needs no bound: events of one grant share it. */
+const credentialsOf = (uses: readonly CredentialUse[]): readonly CredentialUse[] =>
+  uses.length <= limits.eventCredentialsMax && uses.every(isShortUse) ? uses : uses.slice(0, limits.eventCredentialsMax).map(credentialOf);
 
 /** Numbers that every encoder takes; what is none of them becomes 0. */
 const counted = (value: number, max: number = Number.MAX_SAFE_INTEGER): number => (value >= 0 && value <= max ? Math.trunc(value) : 0);
@@ -71,7 +80,7 @@ export const numbered = (draft: AccessEventDraft, sequence: number): AccessEvent
   path: pathOnly(draft.path),
   decision: draft.decision && decisionOf(draft.decision),
   grantId: field(draft.grantId),
-  credentials: draft.credentials.slice(0, limits.eventCredentialsMax).map(credentialOf),
+  credentials: credentialsOf(draft.credentials),
   outcome: draft.outcome && outcomeOf(draft.outcome),
   traceId: field(draft.traceId),
   lostCount: counted(draft.lostCount),

@@ -12,7 +12,8 @@ import type { GrantKey, GrantSource } from '../grant.ts';
 export type CacheResult = 'hit' | 'miss' | 'joined' | 'denied' | 'failed';
 
 export interface GrantCacheOptions {
-  readonly fetch: (key: GrantKey) => Promise<Grant>;
+  /** `rejectedGrantId`: a grant whose credential the target has refused. */
+  readonly fetch: (key: GrantKey, rejectedGrantId?: string) => Promise<Grant>;
   readonly clock: Clock;
   readonly random: () => number;
   readonly onLookup?: (result: CacheResult) => void;
@@ -22,6 +23,7 @@ export interface GrantCacheOptions {
 }
 
 export interface GrantCache extends GrantSource {
+  readonly renew: NonNullable<GrantSource['renew']>;
   /** Forgets grants of a target; without ids, all of them. A fetch under way is not trusted either. */
   readonly revoke: (target: string, grantIds: readonly string[]) => void;
   /** Forgets everything of other configurations than this one. */
@@ -50,8 +52,14 @@ export const grantSchedule = (fetchedAt: number, lifetimeMs: number, random: num
   return { refreshAt: fetchedAt + life * (0.7 + 0.1 * random), expiresAt: fetchedAt + life - Math.min(5_000, life * 0.1) };
 };
 
+/** Whether a target that refused the one may take the other. */
+const differs = (one: Grant, other: Grant): boolean => fingerprintsOf(one) !== fingerprintsOf(other);
+const fingerprintsOf = ({ credentials }: Grant): string => credentials.map(({ fingerprint }) => fingerprint).join();
+
 export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, onChange }: GrantCacheOptions): GrantCache => {
   const entries = new Map<string, Entry>();
+  /** Of each key, the latest time that another grant was asked for because a target refused the credential, and who waits for it. */
+  const renewals = new Map<string, { readonly startedAt: number; readonly promise: Promise<Grant | undefined>; isUnderWay: boolean }>();
   /** Counts revocations: a fetch that began before one may bring what was revoked. */
   let generation = 0;
 
@@ -65,11 +73,11 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
   };
 
   /** Fetches, again if something was revoked meanwhile. */
-  const fetchFresh = async (key: GrantKey): Promise<{ grant: Grant; fetchedAt: number }> => {
+  const fetchFresh = async (key: GrantKey, rejectedGrantId?: string): Promise<{ grant: Grant; fetchedAt: number }> => {
     for (let tries = 0; ; tries += 1) {
       const fetchedAt = clock.monotonic();
       const before = generation;
-      const grant = await fetch(key);
+      const grant = await fetch(key, rejectedGrantId);
       if (generation === before || tries >= 2) return { grant, fetchedAt };
     }
   };
@@ -123,7 +131,47 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
     );
   };
 
+  /** One fetch for all whose credential was refused; supersedes a refresh under way, whose answer may be the refused one. */
+  const fetchInstead = async (id: string, key: GrantKey, rejected: Grant): Promise<Grant | undefined> => {
+    try {
+      const fetched = await fetchFresh(key, rejected.id);
+      if (entries.get(id)?.kind === 'granted') store(id, key, fetched);
+      onRefresh?.('ok');
+      return fetched.grant;
+    } catch (thrown) {
+      const fault = asFault(thrown, 'broker_error');
+      onRefresh?.(fault);
+      if ((fault.row.blame === 'policy' || fault.row.blame === 'identity') && entries.get(id)?.kind === 'granted') {
+        keep(id, { kind: 'refused', key, fault, until: clock.monotonic() + limits.grantDeniedCacheMs });
+        changed();
+      }
+      throw fault;
+    }
+  };
+
+  const renew = (key: GrantKey, rejected: Grant): Promise<Grant | undefined> | undefined => {
+    const id = keyOf(key);
+    const entry = entries.get(id);
+    const now = clock.monotonic();
+    // Another request was refused before, and what came of that is here.
+    if (entry?.kind === 'granted' && now < entry.expiresAt && differs(entry.grant, rejected)) return Promise.resolve(entry.grant);
+    const known = renewals.get(id);
+    const isRecent = known !== undefined && (known.isUnderWay || now - known.startedAt < limits.grantRejectedIntervalMs);
+    if (isRecent && !known.isUnderWay) return undefined;
+    const promise = isRecent ? known.promise : fetchInstead(id, key, rejected);
+    if (!isRecent) {
+      const renewal = { startedAt: now, promise, isUnderWay: true };
+      renewals.delete(id);
+      if (renewals.size >= limits.grantCacheMax) renewals.delete(renewals.keys().next().value as string);
+      renewals.set(id, renewal);
+      const done = (): void => void (renewal.isUnderWay = false);
+      promise.then(done, done);
+    }
+    return promise.then((grant) => (grant && differs(grant, rejected) ? grant : undefined));
+  };
+
   return {
+    renew,
     get: (key) => {
       const id = keyOf(key);
       const entry = entries.get(id);

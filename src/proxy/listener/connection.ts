@@ -39,12 +39,17 @@ export interface Patience {
   readonly keepAliveMs: number;
   readonly bodyIdleMs: number;
   readonly stallMs: number;
+  /** When room is needed. */
+  readonly idleReclaimMs: number;
+  readonly slowReclaimMs: number;
 }
 
 export const ordinaryPatience: Patience = {
   keepAliveMs: limits.clientKeepAliveTimeoutMs,
   bodyIdleMs: limits.bodyIdleTimeoutMs,
   stallMs: limits.clientStallTimeoutMs,
+  idleReclaimMs: limits.clientIdleReclaimMs,
+  slowReclaimMs: limits.clientSlowReclaimMs,
 };
 
 export interface EngineOptions {

@@ -69,8 +69,9 @@ export class Http1Sink implements ResponseSink {
     // HTTP/2 has no reason phrases; some programs of HTTP/1 want one.
     this.#response.writeHead(status, reason === '' ? (STATUS_CODES[status] ?? '') : reason, toRaw(headers));
     // A head whose body takes its time (event streams) must not wait for it; one with a body at hand goes out with it.
+    // An empty write rather than flushHeaders(), which writes the head as UTF-8 and so changes the bytes of a field above ASCII.
     setImmediate(() => {
-      if (!this.#isEnded && this.#bytes === 0 && !this.#response.destroyed) this.#response.flushHeaders();
+      if (!this.#isEnded && this.#bytes === 0 && !this.#response.destroyed) this.#response.write(noBytes);
     });
   }
 

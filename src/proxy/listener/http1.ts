@@ -14,13 +14,19 @@ import { problemBytes, respond } from '../respond.ts';
 import { type Admitted, admit, readRequestTarget, upgradeAsked } from './admit.ts';
 import { type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
 import { Http1Sink } from './http1-sink.ts';
+import { leave } from './leave.ts';
+import type { Standing } from './occupancy.ts';
 import { StreamBody } from './stream-body.ts';
 
 export interface Http1Engine {
-  /** Give it connections by `emit('connection', socket)`, or let it listen. */
-  readonly server: Server;
-  /** Requests in flight end their connection; idle connections are closed. */
+  readonly serve: (socket: Socket) => void;
+  readonly standingOf: (socket: Socket) => Standing;
+  /** From now on every answer says that it is the connection's last. */
+  readonly announce: () => void;
+  /** Idle connections are closed, now and after each answer. */
   readonly drain: () => void;
+  /** Once no connection is left. */
+  readonly close: () => void;
 }
 
 export interface Http1Options extends EngineOptions {
@@ -48,6 +54,7 @@ interface Line {
 export const createHttp1 = ({ clock, patience, handlers, connections, onConnect }: Http1Options): Http1Engine => {
   const lines = new WeakMap<Socket, Line>();
   const open = new Set<ServerResponse>();
+  let isLast = false;
   let isDraining = false;
 
   const lineOf = (socket: Socket): Line => {
@@ -102,7 +109,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
   };
 
   const track = (response: ServerResponse): void => {
-    if (isDraining) response.shouldKeepAlive = false;
+    if (isLast) response.shouldKeepAlive = false;
     open.add(response);
     response.once('close', () => {
       open.delete(response);
@@ -215,7 +222,6 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     shouldUpgradeCallback: (request) => upgradeAsked(request.httpVersion, fromRaw(request.rawHeaders)) !== undefined,
   });
   server.maxHeadersCount = 0;
-  server.maxConnections = limits.clientConnectionsMax;
   server.maxRequestsPerSocket = 0;
   server.timeout = patience.stallMs;
   server.on('request', onRequest);
@@ -231,15 +237,37 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     socket.destroySoon = () => leave(socket);
   });
 
+  // It begins to look after its time limits when it listens, which is the listener's to do here.
+  server.emit('listening');
+
   return {
-    server,
+    serve: (socket) => {
+      // Whoever accepted it: node:http asks this server what to do with one that has been quiet.
+      (socket as { server?: unknown }).server = server;
+      server.emit('connection', socket);
+    },
+    standingOf: (socket) => {
+      const line = lines.get(socket);
+      return line === undefined ? 'idle' : standingOf(line);
+    },
+    announce: () => {
+      isLast = true;
+      for (const response of open) if (!response.headersSent) response.shouldKeepAlive = false;
+    },
     drain: () => {
       isDraining = true;
-      // Requests in flight end their connection, and say so if their answer has not begun.
-      for (const response of open) if (!response.headersSent) response.shouldKeepAlive = false;
       server.closeIdleConnections();
     },
+    close: () => void server.close(),
   };
+};
+
+const standingOf = ({ current, waiting }: Line): Standing => {
+  if (current === undefined || current.response.writableFinished || current.response.destroyed) return waiting > 0 ? 'waiting' : 'idle';
+  const { request, response } = current;
+  if (response.writableNeedDrain || response.writableEnded) return 'reading';
+  // What was read of a body and is not taken waits for the target.
+  return response.headersSent || request.complete || request.readableLength > 0 ? 'waiting' : 'sending';
 };
 
 const bodyOf = (request: IncomingMessage, sink: Http1Sink, { expectsContinue }: Admitted, { bodyIdleMs }: Patience): StreamBody =>
@@ -255,14 +283,6 @@ const bodyOf = (request: IncomingMessage, sink: Http1Sink, { expectsContinue }: 
       if (expectsContinue) sink.informational(100, []);
     },
   });
-
-/** Ends our side and drops what still comes for a moment, so that the program reads the answer rather than a reset (THREATS F-3). */
-const leave = (socket: Socket, last: Buffer | string = ''): void => {
-  socket.end(last);
-  socket.resume();
-  const timer = setTimeout(() => socket.destroy(), limits.earlyAnswerDrainMs);
-  socket.once('close', () => clearTimeout(timer));
-};
 
 const headOf = (request: IncomingMessage) => ({
   method: request.method as string,

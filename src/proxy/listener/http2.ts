@@ -13,19 +13,29 @@ import { respond } from '../respond.ts';
 import { admitH2, readRequestTarget } from './admit.ts';
 import { type ConnectionClaims, type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
 import { Http2Sink } from './http2-sink.ts';
+import type { Standing } from './occupancy.ts';
 import { StreamBody } from './stream-body.ts';
 
 export interface Http2Engine {
   readonly serve: (socket: Duplex) => void;
-  /** Tells peers to open no more streams (GOAWAY); those in flight finish. */
+  /** Undefined when the connection is not one of HTTP/2. */
+  readonly standingOf: (socket: Duplex) => Standing | undefined;
+  /**
+   * Tells those who are connected to open no more streams here (GOAWAY); those in flight finish. One that was on its way is named as not
+   * taken, and may be asked again elsewhere (RFC 9113 section 6.8). node:http2 cannot give the earlier notice that this section has.
+   */
+  readonly announce: () => void;
+  /** The same, and for whoever comes yet. */
   readonly drain: () => void;
 }
 
 export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOptions): Http2Engine => {
   const sessions = new Set<ServerHttp2Session>();
+  /** Streams of each connection that are open. */
+  const open = new WeakMap<Duplex, ReadonlySet<ServerHttp2Stream>>();
   let isDraining = false;
   /** Of the connection that is being taken: node:http2 makes its session within that very call, and shows the socket by a stand-in. */
-  let taken: ConnectionClaims | undefined;
+  let taken: { readonly socket: Duplex; readonly claims: ConnectionClaims | undefined } | undefined;
 
   const onStream = (stream: ServerHttp2Stream, claims: ConnectionClaims | undefined, raw: HeaderList, hasBody: boolean): void => {
     const sink = new Http2Sink({ stream, isHead: valuesOf(raw, ':method')[0] === 'HEAD', now: clock.monotonic });
@@ -77,12 +87,16 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     },
   } as Parameters<typeof createServer>[0]);
   server.on('session', (session) => {
-    const claims = taken;
-    let streams = 0;
+    const { socket, claims } = taken as NonNullable<typeof taken>;
+    const streams = new Set<ServerHttp2Stream>();
+    open.set(socket, streams);
+    const isWide = sessions.size < limits.clientH2WideSessionsMax;
     sessions.add(session);
     session.once('close', () => sessions.delete(session));
     session.on('error', () => undefined);
-    session.once('connect', () => session.setLocalWindowSize(limits.clientH2SessionWindowBytes));
+    session.once('connect', () => {
+      if (isWide) session.setLocalWindowSize(limits.clientH2SessionWindowBytes);
+    });
     const mayAsk = allowance(limits.clientH2ControlBurst, limits.clientH2ControlsPerSecond, clock.monotonic);
     const asked = (): void => {
       if (!mayAsk()) session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM as never);
@@ -93,12 +107,12 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     // is called once and never again.
     session.setTimeout(patience.keepAliveMs);
     session.on('timeout', () => {
-      if (streams === 0) session.close();
+      if (streams.size === 0) session.close();
     });
     session.on('stream', (stream, _headers, flags, raw) => {
-      streams += 1;
+      streams.add(stream);
       stream.once('close', () => {
-        streams -= 1;
+        streams.delete(stream);
         if (!session.destroyed) session.setTimeout(patience.keepAliveMs);
       });
       stream.on('error', () => undefined);
@@ -113,19 +127,40 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
   });
   server.on('sessionError', () => undefined);
 
+  const closeAll = (): void => {
+    for (const session of sessions) session.close();
+  };
+
   return {
     serve: (socket) => {
       // A program that has closed its side asks nothing more, and HTTP/2 has no use for half a connection.
       socket.allowHalfOpen = false;
-      taken = connections.get(socket);
+      taken = { socket, claims: connections.get(socket) };
       server.emit('connection', socket);
       taken = undefined;
     },
+    standingOf: (socket) => {
+      const streams = open.get(socket);
+      return streams && standingOf(streams);
+    },
+    announce: closeAll,
     drain: () => {
       isDraining = true;
-      for (const session of sessions) session.close();
+      closeAll();
     },
   };
+};
+
+/** Of all its streams: one that waits for us keeps the connection. */
+const standingOf = (streams: ReadonlySet<ServerHttp2Stream>): Standing => {
+  let all: Standing = 'idle';
+  for (const stream of streams) {
+    const isAsking = !stream.headersSent && !stream.readableEnded && stream.readableLength === 0 && !stream.endAfterHeaders;
+    const one: Standing = stream.writableNeedDrain || stream.writableEnded ? 'reading' : isAsking ? 'sending' : 'waiting';
+    if (one === 'waiting') return one;
+    all = one;
+  }
+  return all;
 };
 
 /** So many at once, and then so many a second; `now` in monotonic ms. */

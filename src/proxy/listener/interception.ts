@@ -49,6 +49,7 @@ export interface InterceptionOptions {
 
 interface CachedLeaf {
   readonly context: SecureContext;
+  readonly mintedAtMs: number;
   readonly renewAtMs: number;
 }
 
@@ -94,7 +95,7 @@ export const createInterception = (options: InterceptionOptions): Interception =
     const isSent = authority.certificateDer.length <= limits.interceptionAuthoritySentBytesMax;
     const cert = isSent ? leaf.pem + authority.certificatePem : leaf.pem;
     const context = createSecureContext({ cert, key: leafKeyPem, minVersion: 'TLSv1.2' });
-    return { context, renewAtMs: clock.now() + limits.leafLifetimeMs / 2 };
+    return { context, mintedAtMs: clock.now(), renewAtMs: clock.now() + limits.leafLifetimeMs / 2 };
   };
 
   return {
@@ -104,7 +105,8 @@ export const createInterception = (options: InterceptionOptions): Interception =
     },
     contextFor: (host) => {
       const known = leaves.get(host);
-      if (known && clock.now() < known.renewAtMs) return known.context;
+      // A clock that was set back would make it one of the future to programs.
+      if (known && clock.now() >= known.mintedAtMs && clock.now() < known.renewAtMs) return known.context;
       leaves.delete(host);
       if (leaves.size >= limits.leafCacheMax) leaves.delete(leaves.keys().next().value as string);
       const fresh = mint(host);
@@ -134,7 +136,13 @@ const openAuthority = ({ stateFile, domains = [], id, clock, log }: Interception
   const key = found?.authority.key ?? createKeyPair();
   const commonName = found?.commonName ?? `${authorityNamePrefix} ${id}`;
   const create = (permittedHosts: readonly string[]): Authority =>
-    createAuthority({ commonName, key, nowMs: clock.now(), lifetimeMs: limits.interceptionAuthorityLifetimeMs, permittedHosts });
+    createAuthority({
+      commonName,
+      key,
+      nowMs: clock.now() - limits.interceptionAuthorityBackdateMs,
+      lifetimeMs: limits.interceptionAuthorityLifetimeMs + limits.interceptionAuthorityBackdateMs,
+      permittedHosts,
+    });
   return { authority: found?.authority ?? create([...domains].toSorted()), create };
 };
 

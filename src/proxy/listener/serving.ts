@@ -3,6 +3,7 @@
  * HTTP engine of its protocol. Knows sockets; nothing of policy or credentials.
  */
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import type { DialAddress } from '../../net/dial.ts';
@@ -30,11 +31,13 @@ export interface ServingParts {
   readonly http1: Http1Engine;
   readonly http2: Http2Engine;
   readonly refused: (fault: Fault) => void;
+  /** The engine's end of a connection whose TLS was taken off. */
+  readonly secured: (socket: Socket, inner: TLSSocket) => void;
 }
 
 export type Serve = (socket: Socket, head: Buffer, purpose: Purpose) => Promise<void>;
 
-export const createServing = ({ connections, http1, http2, refused }: ServingParts): Serve => {
+export const createServing = ({ connections, http1, http2, refused, secured: onSecured }: ServingParts): Serve => {
   const giveUp = (socket: Socket, detail: string): void => {
     refused(new Fault('request_malformed', { detail }));
     socket.destroySoon();
@@ -48,7 +51,7 @@ export const createServing = ({ connections, http1, http2, refused }: ServingPar
     if (kind === 'other') return giveUp(socket, 'It is neither TLS nor HTTP.');
     if (kind !== 'tls') {
       connections.set(socket, claims(schemes.clear));
-      return kind === 'h2' ? http2.serve(socket) : void http1.server.emit('connection', socket);
+      return kind === 'h2' ? http2.serve(socket) : http1.serve(socket);
     }
     if (!tls) {
       // Said in its own language; HTTP would look like a broken handshake.
@@ -60,10 +63,11 @@ export const createServing = ({ connections, http1, http2, refused }: ServingPar
     }
     const secured = await acceptTls(socket, tls);
     if (!secured) return undefined;
+    onSecured(socket, secured);
     // `servername` is false when the program sent none.
     connections.set(secured, claims(schemes.tls, (secured as { servername?: string | false }).servername || undefined));
     if (secured.alpnProtocol === 'h2') return http2.serve(secured);
-    return void http1.server.emit('connection', secured);
+    return http1.serve(secured);
   };
 };
 

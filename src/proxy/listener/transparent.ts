@@ -68,7 +68,7 @@ export const startTransparentListener = async (options: TransparentOptions): Pro
       options.refused(new Fault('authority_invalid', { detail: 'The connection was not steered here: it has no destination.' }));
       return void socket.resetAndDestroy();
     }
-    options.listener.track(socket);
+    if (!options.listener.track(socket)) return undefined;
     return void options.handler(steered(socket, original, options));
   };
   const servers: Server[] = [];
@@ -94,7 +94,6 @@ const listenOn = async (host: string, port: number, onConnection: (socket: Socke
     { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.tcpKeepAliveDelayMs },
     onConnection,
   );
-  server.maxConnections = limits.clientConnectionsMax;
   await listening(server, host, port);
   return server;
 };

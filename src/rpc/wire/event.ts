@@ -1,32 +1,24 @@
-/** Access events as messages, both ways: the proxy writes them, the collector reads them. */
+/** Access events as messages: the collector reads what the proxy writes (event-bytes.ts), and the acknowledgements go both ways. */
 import { strict as assert } from 'node:assert';
-import type { AccessEvent, CredentialUse, EventKind, Outcome } from '../../core/access-event.ts';
+import type { AccessEvent, CredentialUse, Outcome } from '../../core/access-event.ts';
 import type { Decision } from '../../core/policy.ts';
 import {
   type AccessEvent as EventMessage,
   type CredentialUse as CredentialUseMessage,
   type Decision as DecisionMessage,
-  EventKind as KindMessage,
   type Outcome as OutcomeMessage,
   RecordRequestSchema,
   RecordResponseSchema,
-  Verdict,
 } from '../../proto/gen/outrider/v1/events_pb.js';
-import { count, decode, durationMs, durationOf, encode, list, someText, text, timestampMs, timestampOf, WireError } from './field.ts';
+import { kinds, verdicts } from './event-bytes.ts';
+import { count, decode, durationMs, encode, list, someText, text, timestampMs, WireError } from './field.ts';
+
+export { eventBatchBytes } from './event-bytes.ts';
 
 export interface EventBatch {
   readonly bootId: string;
   readonly events: readonly AccessEvent[];
 }
-
-const kinds: Readonly<Record<EventKind, KindMessage>> = {
-  intent: KindMessage.INTENT,
-  outcome: KindMessage.OUTCOME,
-  refusal: KindMessage.REFUSAL,
-  pass: KindMessage.PASS,
-  loss: KindMessage.LOSS,
-};
-const verdicts: Readonly<Record<Decision['verdict'], Verdict>> = { allow: Verdict.ALLOW, deny: Verdict.DENY, pass: Verdict.PASS };
 
 const keyOf = <K extends string>(table: Readonly<Record<K, number>>, value: number, what: string): K => {
   for (const key in table) if (table[key] === value) return key;
@@ -38,34 +30,6 @@ const whole = (value: number): bigint => {
   assert(Number.isSafeInteger(value) && value >= 0, 'a count is a whole number');
   return BigInt(value);
 };
-
-// To the collector --------------------------------------------------------------------------------------------------
-
-export const eventBatchBytes = ({ bootId, events }: EventBatch): Buffer =>
-  encode(RecordRequestSchema, { bootId, events: events.map(eventInit) });
-
-const eventInit = (event: AccessEvent) => ({
-  ...event,
-  sequence: whole(event.sequence),
-  kind: kinds[event.kind],
-  time: timestampOf(event.timeMs),
-  ...(event.decision === undefined
-    ? { decision: undefined }
-    : { decision: { ...event.decision, verdict: verdicts[event.decision.verdict] } }),
-  credentials: event.credentials.map((credential) => ({ ...credential })),
-  outcome: event.outcome === undefined ? undefined : outcomeInit(event.outcome),
-  lostCount: whole(event.lostCount),
-});
-
-const outcomeInit = (outcome: Outcome) => ({
-  status: outcome.status,
-  fault: outcome.fault,
-  requestBodyBytes: whole(outcome.requestBodyBytes),
-  responseBodyBytes: whole(outcome.responseBodyBytes),
-  duration: durationOf(outcome.durationMs),
-  timeToFirstByte: durationOf(outcome.timeToFirstByteMs),
-  echoes: outcome.echoes,
-});
 
 export const eventBatchOf = (bytes: Uint8Array): EventBatch => {
   const { bootId, events } = decode(RecordRequestSchema, bytes);

@@ -1,5 +1,5 @@
 /** What a broker's configuration may say but should not stay: migration debt, and parts that do nothing. */
-import type { BrokerSettings } from '../broker.ts';
+import type { BrokerSettings, TargetSettings } from '../broker.ts';
 import { missingFiles } from '../missing-files.ts';
 import { deadRules } from './dead-rules.ts';
 import { brokerFiles } from './files.ts';
@@ -18,10 +18,26 @@ export const brokerWarnings = (settings: BrokerSettings, nowMs: number): readonl
   ...settings.targets.flatMap(({ name, cleartext }) =>
     cleartext === 'allowed' ? [`target ${name}: cleartext: allowed: whoever is on the way can read its credentials`] : [],
   ),
+  ...settings.targets.flatMap(placementWarnings),
   ...workloadWarnings(settings, nowMs),
   ...deadRules(settings, nowMs),
   ...missingFiles(brokerFiles(settings)),
 ];
+
+const logged = 'is written to the access logs of targets and of what stands before them, use a header where the target takes one';
+
+const placementWarnings = ({ name, credentials }: TargetSettings): string[] => {
+  const kinds = new Set(credentials.map(({ placement }) => placement.kind));
+  return [
+    ...(kinds.has('query') ? [`target ${name}: a credential in the query ${logged}`] : []),
+    ...(kinds.has('path_segment') ? [`target ${name}: a credential in the path ${logged}`] : []),
+    ...(kinds.has('body_field')
+      ? [
+          `target ${name}: a credential in the body: requests are read whole before they are sent, and refused without a body to write it into`,
+        ]
+      : []),
+  ];
+};
 
 const unusedParts = ({ providers, targets, policies }: BrokerSettings): string[] => {
   const used = new Set(targets.flatMap(({ credentials }) => credentials.map(({ provider }) => provider)));

@@ -1,0 +1,149 @@
+/**
+ * Who is connected, within a bound. When it is reached, whoever has kept us waiting the longest makes room: a connection without a
+ * request, a body that does not come, an answer that nobody reads. Nobody is closed for being slow while there is room, nobody who waits
+ * for us ever. Knows sockets; what each is in the middle of it asks the engines.
+ */
+import type { Socket } from 'node:net';
+import { limits } from '../../core/limits.ts';
+import type { Patience } from './connection.ts';
+
+/**
+ * What a connection is in the middle of. idle: between requests, or before its first; sending: a request body that does not come;
+ * reading: an answer that is not read; waiting: it waits for us, or is joined to a target.
+ */
+export type Standing = 'idle' | 'sending' | 'reading' | 'waiting';
+
+export type Closure = 'connections_idle' | 'connections_slow';
+
+export interface OccupancyOptions {
+  readonly max: number;
+  readonly patience: Pick<Patience, 'idleReclaimMs' | 'slowReclaimMs'>;
+  /** Monotonic ms. */
+  readonly now: () => number;
+  readonly standingOf: (socket: Socket) => Standing;
+  readonly onClosed: (why: Closure) => void;
+}
+
+export interface Occupancy {
+  /** Takes it in, if need be in the place of others; false: there is no room. */
+  readonly admit: (socket: Socket) => boolean;
+  readonly has: (socket: Socket) => boolean;
+  readonly sockets: () => Iterable<Socket>;
+  readonly size: () => number;
+  /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
+  readonly hold: (socket: Socket, isHeld: boolean) => void;
+  /** Closes some that have kept us waiting, the longest first; returns how many. */
+  readonly makeRoom: () => number;
+  /** What is idle now and has said nothing when `closeQuiet` comes is closed by it. */
+  readonly remember: () => void;
+  readonly closeQuiet: () => void;
+  readonly closeAll: () => void;
+}
+
+interface Place {
+  readonly socket: Socket;
+  isHeld: boolean;
+  /** Bytes either way when it was last looked at. */
+  readBytes: number;
+  writtenBytes: number;
+  lookedAtMs: number;
+  /** It has kept us waiting since then. */
+  sinceMs: number;
+}
+
+export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: OccupancyOptions): Occupancy => {
+  const places = new Map<Socket, Place>();
+  let timer: NodeJS.Timeout | undefined;
+  let isSearchedAgainAtMs = 0;
+  const patienceFor = { idle: patience.idleReclaimMs, sending: patience.slowReclaimMs, reading: patience.slowReclaimMs } as const;
+
+  const look = (place: Place, at: number): Standing => {
+    const { socket } = place;
+    const standing = place.isHeld ? 'waiting' : standingOf(socket);
+    if (hasMoved(place, standing, at)) place.sinceMs = at;
+    place.readBytes = socket.bytesRead;
+    place.writtenBytes = socket.bytesWritten;
+    place.lookedAtMs = at;
+    return standing;
+  };
+  /** Only when it begins to be crowded: what is looked at costs a microsecond each. */
+  const watch = (): void => {
+    if (timer !== undefined || places.size <= max / 2) return;
+    timer = setInterval(() => {
+      const at = now();
+      for (const place of places.values()) look(place, at);
+      if (places.size > max / 2) return;
+      clearInterval(timer);
+      timer = undefined;
+    }, lookEveryMs).unref();
+  };
+  const makeRoom = (): number => {
+    const at = now();
+    const slowest: { readonly place: Place; readonly standing: Standing }[] = [];
+    for (const place of places.values()) {
+      const standing = look(place, at);
+      if (standing !== 'waiting' && at - place.sinceMs >= patienceFor[standing]) slowest.push({ place, standing });
+    }
+    slowest.sort((one, other) => one.place.sinceMs - other.place.sinceMs);
+    const closed = slowest.slice(0, Math.ceil(max / batches));
+    for (const { place, standing } of closed) {
+      onClosed(standing === 'idle' ? 'connections_idle' : 'connections_slow');
+      places.delete(place.socket);
+      place.socket.destroy();
+    }
+    return closed.length;
+  };
+
+  return {
+    admit: (socket) => {
+      if (places.size >= max) {
+        const at = now();
+        if (at < isSearchedAgainAtMs) return false;
+        if (makeRoom() === 0) {
+          isSearchedAgainAtMs = at + searchPauseMs;
+          return false;
+        }
+      }
+      const at = now();
+      places.set(socket, { socket, isHeld: false, readBytes: 0, writtenBytes: 0, lookedAtMs: at, sinceMs: at });
+      socket.once('close', () => places.delete(socket));
+      watch();
+      return true;
+    },
+    has: (socket) => places.has(socket),
+    sockets: () => places.keys(),
+    size: () => places.size,
+    hold: (socket, isHeld) => {
+      const place = places.get(socket);
+      if (!place) return;
+      place.isHeld = isHeld;
+      place.sinceMs = now();
+    },
+    makeRoom,
+    remember: () => {
+      for (const place of places.values()) look(place, now());
+    },
+    closeQuiet: () => {
+      for (const { socket, isHeld, readBytes } of places.values())
+        if (!isHeld && socket.bytesRead === readBytes && standingOf(socket) === 'idle') socket.destroy();
+    },
+    closeAll: () => {
+      for (const socket of places.keys()) socket.destroy();
+    },
+  };
+};
+
+/** Whether it did since the last look what it is waited for. Between requests only an answer of ours shows that there was one. */
+const hasMoved = ({ socket, readBytes, writtenBytes, lookedAtMs }: Place, standing: Standing, at: number): boolean => {
+  const enough = (limits.clientSlowBytesPerSecond * (at - lookedAtMs)) / 1_000;
+  if (standing === 'waiting') return true;
+  if (standing === 'idle') return socket.bytesWritten > writtenBytes;
+  const moved = standing === 'sending' ? socket.bytesRead - readBytes : socket.bytesWritten - writtenBytes;
+  return moved > 0 && moved >= enough;
+};
+
+const lookEveryMs = 1_000;
+/** Closed at a time: enough that a flood of new connections does not search for each of its own. */
+const batches = 64;
+/** When nobody could be closed, the next of a flood is turned away without a search. */
+const searchPauseMs = 50;

@@ -1,0 +1,232 @@
+/**
+ * The echo guard: what the target was shown of a credential does not come back to the program. Searches the heads, bodies and trailers
+ * of an answer; a hit is written over or refuses the answer, as the target's owner decided. Best effort: core/needle.ts says what is
+ * found, decoding.ts what of compressed bodies. The one place beside inject that sees what a grant's credentials are.
+ *
+ * Written over means asterisks of the same length, so the answer's framing stays. ETag and digests stay, too: a program that checks
+ * one finds out that the answer is not what the target wrote, which is so.
+ */
+import type { Duplex } from 'node:stream';
+import type { Budget } from '../../core/budget.ts';
+import { Fault } from '../../core/fault.ts';
+import { type HeaderList, valuesOf } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
+import { compileNeedle, mayHold, type Needle, Search, withoutHits } from '../../core/needle.ts';
+import type { Secret } from '../../core/secret.ts';
+import type { Prepared } from '../exchange.ts';
+import type { Answer } from './answer.ts';
+import { Decoding, type Unsearched } from './decoding.ts';
+
+/** Told what was found: for the event, the metrics and the log. Never what it was. */
+export interface EchoNotice {
+  readonly echoed: (action: 'redacted' | 'refused', count: number) => void;
+  readonly unsearched: (reason: Unsearched) => void;
+}
+
+export interface EchoParts {
+  readonly notice: EchoNotice;
+  /** For decoders of compressed answers. */
+  readonly buffers: Budget;
+}
+
+const needles = new WeakMap<readonly Secret[], Needle | undefined>();
+
+const needleOf = (unspoken: readonly Secret[]): Needle | undefined => {
+  if (!needles.has(unspoken)) needles.set(unspoken, compileNeedle(unspoken.map((secret) => secret.reveal())));
+  return needles.get(unspoken);
+};
+
+/** The answer itself where there is nothing to guard. `abort` ends the exchange. */
+export const guarded = (answer: Answer, { unspoken, echo }: Prepared, parts: EchoParts, abort: (fault: Fault) => void): Answer => {
+  if (echo === 'pass' || unspoken.length === 0) return answer;
+  const needle = needleOf(unspoken);
+  return needle === undefined ? answer : new EchoGuard(answer, { needle, treatment: echo, abort, ...parts });
+};
+
+interface GuardParts extends EchoParts {
+  readonly needle: Needle;
+  readonly treatment: 'redact' | 'refuse';
+  readonly abort: (fault: Fault) => void;
+}
+
+interface Head {
+  readonly status: number;
+  readonly reason: string;
+  readonly headers: HeaderList;
+}
+
+class EchoGuard implements Answer {
+  readonly #answer: Answer;
+  readonly #needle: Needle;
+  readonly #treatment: 'redact' | 'refuse';
+  readonly #notice: EchoNotice;
+  readonly #buffers: Budget;
+  readonly #abort: (fault: Fault) => void;
+  /** Waits for the first of the body, where that is about to come anyway: an answer whose head has gone can only be broken off. */
+  #head: Head | undefined;
+  #search: Search | undefined;
+  #searchedBytes = 0;
+  #decoding: Decoding | undefined;
+  #fault: Fault | undefined;
+
+  constructor(answer: Answer, { needle, treatment, notice, buffers, abort }: GuardParts) {
+    this.#answer = answer;
+    this.#needle = needle;
+    this.#treatment = treatment;
+    this.#notice = notice;
+    this.#buffers = buffers;
+    this.#abort = abort;
+  }
+
+  informational(status: number, headers: HeaderList): void {
+    this.#answer.informational(status, this.#fields(headers));
+  }
+
+  head(status: number, reason: string, headers: HeaderList): void {
+    const found = withoutHits(this.#needle, reason);
+    this.#note(found.hits);
+    const head: Head = { status, reason: found.text, headers: this.#fields(headers) };
+    const coding = codingOf(headers);
+    const length = valuesOf(headers, 'content-length')[0];
+    const hasBodySoon = length !== undefined && length !== '0';
+    if (coding === undefined) this.#search = new Search(this.#needle);
+    else this.#decoding = new Decoding(coding, this.#needle, this.#buffers, this.#reader());
+    if (this.#treatment === 'refuse' ? hasBodySoon : coding !== undefined && (hasBodySoon || !isEventStream(headers))) this.#head = head;
+    else this.#answer.head(status, head.reason, head.headers);
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#fault) return true;
+    if (this.#decoding) return this.#decoding.write(chunk);
+    const search = this.#search;
+    if (search === undefined) return this.#answer.write(chunk);
+    const before = search.hits;
+    const settled = search.push(chunk);
+    if (!this.#accepts(search.hits - before)) return true;
+    this.#searchedBytes += chunk.length;
+    const isFlowing = this.#forward(settled);
+    if (this.#searchedBytes < limits.echoScanBytesMax) return isFlowing;
+    this.#search = undefined;
+    this.#notice.unsearched('size');
+    return this.#forward(search.end());
+  }
+
+  onDrain(resume: () => void): void {
+    if (this.#decoding) this.#decoding.onDrain(resume);
+    else this.#answer.onDrain(resume);
+  }
+
+  async end(trailers: HeaderList): Promise<void> {
+    if (this.#decoding) await this.#decoding.finish();
+    else if (this.#search && this.#searchedBytes > 0) {
+      const { hits } = this.#search;
+      const rest = this.#search.end();
+      if (this.#accepts(this.#search.hits - hits)) this.#forward(rest);
+    }
+    if (this.#fault) throw this.#fault;
+    this.#sendHead();
+    return this.#answer.end(this.#fields(trailers));
+  }
+
+  upgrade(headers: HeaderList, target: Duplex): Promise<void> {
+    const clean = this.#fields(headers);
+    this.#notice.unsearched('upgrade');
+    return this.#answer.upgrade(clean, target);
+  }
+
+  /** The exchange is over, however it ended. */
+  close(): void {
+    this.#decoding?.close();
+  }
+
+  #reader() {
+    return {
+      forward: (chunk: Uint8Array): boolean => {
+        if (this.#forward(chunk)) return true;
+        this.#answer.onDrain(() => this.#decoding?.unblock());
+        return false;
+      },
+      // Compressed bytes cannot be written over.
+      echoed: (): void => this.#refuse(1),
+      unsearched: (reason: Unsearched): void => {
+        this.#notice.unsearched(reason);
+        if (this.#treatment === 'refuse' && reason !== 'size') this.#fail(new Fault('target_unsearchable'));
+      },
+    };
+  }
+
+  /** False when the exchange has ended over it. */
+  #accepts(hits: number): boolean {
+    if (hits > 0 && this.#treatment === 'refuse') {
+      this.#refuse(hits);
+      return false;
+    }
+    if (hits > 0) this.#notice.echoed('redacted', hits);
+    return true;
+  }
+
+  #refuse(hits: number): void {
+    this.#notice.echoed('refused', hits);
+    this.#fail(new Fault('target_echoed'));
+  }
+
+  #fail(fault: Fault): void {
+    this.#fault ??= fault;
+    this.#decoding?.close();
+    this.#abort(fault);
+  }
+
+  #forward(bytes: Uint8Array): boolean {
+    if (this.#fault || bytes.length === 0) return true;
+    try {
+      this.#sendHead();
+    } catch (thrown) {
+      this.#fail(thrown as Fault);
+      return true;
+    }
+    return this.#answer.write(bytes);
+  }
+
+  #sendHead(): void {
+    const head = this.#head;
+    this.#head = undefined;
+    if (head) this.#answer.head(head.status, head.reason, head.headers);
+  }
+
+  /** Of a head: here a refusal can be thrown. */
+  #note(hits: number): void {
+    if (hits === 0) return;
+    if (this.#treatment === 'redact') return this.#notice.echoed('redacted', hits);
+    this.#notice.echoed('refused', hits);
+    throw new Fault('target_echoed');
+  }
+
+  #fields(headers: HeaderList): HeaderList {
+    if (!headers.some(([name, value]) => mayHold(this.#needle, value) || mayHold(this.#needle, name))) return headers;
+    let hits = 0;
+    const clean = headers.flatMap(([name, value]): HeaderList => {
+      // What frames the answer is no text of the target's.
+      if (name.toLowerCase() === 'content-length') return [[name, value]];
+      const found = withoutHits(this.#needle, value);
+      const inName = withoutHits(this.#needle, name).hits;
+      hits += found.hits + inName;
+      return inName > 0 ? [] : [[name, found.text]];
+    });
+    this.#note(hits);
+    return clean;
+  }
+}
+
+/** The coding that has to be undone to read the body; undefined for none. A gRPC stream codes each of its messages. */
+const codingOf = (headers: HeaderList): string | undefined => {
+  const codings = [...valuesOf(headers, 'content-encoding'), ...valuesOf(headers, 'grpc-encoding').map((one) => `grpc ${one}`)]
+    .join()
+    .toLowerCase()
+    .split(',')
+    .map((coding) => coding.trim())
+    .filter((coding) => coding !== '' && coding !== 'identity' && coding !== 'grpc identity');
+  return codings.length === 0 ? undefined : codings.join();
+};
+
+const isEventStream = (headers: HeaderList): boolean =>
+  valuesOf(headers, 'content-type')[0]?.toLowerCase().startsWith('text/event-stream') ?? false;
