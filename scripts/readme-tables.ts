@@ -1,6 +1,6 @@
 /**
- * `npm run docs`: writes the tables of README.md that mirror the code between their markers, `<!-- faults -->` to `<!-- /faults -->`
- * and so on. test/tidy.test.ts fails when one is out of date.
+ * `npm run docs`: writes the tables of README.md and SECURITY.md that mirror the code between their markers, `<!-- faults -->` to
+ * `<!-- /faults -->` and so on. test/tidy.test.ts and test/threats.test.ts fail when one is out of date.
  */
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { trustVariables } from '../src/cli/run/environment.ts';
 import { faults } from '../src/core/fault.ts';
 import { metricTable } from '../src/ops/metric-table.ts';
 import { matrixHead, matrixRows } from '../test/clients/table.ts';
+import { type Threat, threats } from '../test/threats.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -90,18 +91,37 @@ export const tables = (): Readonly<Record<string, string>> => ({
   ),
 });
 
-/** `readme` with every table between markers made anew. Throws when a marker is missing. */
-export const withTables = (readme: string): string =>
-  Object.entries(tables()).reduce((text, [name, content]) => {
-    const between = new RegExp(`(<!-- ${name} -->\n)[^]*?(<!-- /${name} -->)`);
-    if (!between.test(text)) throw new Error(`README.md has no <!-- ${name} --> … <!-- /${name} -->, each on a line of its own`);
+const shown = ({ shownBy, left }: Threat): string =>
+  [
+    ...shownBy.map(([file, name]) => `${code(`test/${file}`)}: ${name.replaceAll(/\$\{[^}]*\}/g, '…')}`),
+    ...(left === undefined ? [] : [`*${left}*`]),
+  ].join('<br>');
+
+/** Marker → what stands there in SECURITY.md. */
+export const securityTables = (): Readonly<Record<string, string>> => ({
+  threats: table(
+    ['', 'attack', 'shown to fail by, and *what is left*'],
+    threats.map((threat) => [threat.id, threat.attack, shown(threat)]),
+  ),
+});
+
+/** `text` with every table between markers made anew. Throws when a marker is missing. */
+export const withTables = (document: string, made = tables(), name = 'README.md'): string =>
+  Object.entries(made).reduce((text, [marker, content]) => {
+    const between = new RegExp(`(<!-- ${marker} -->\n)[^]*?(<!-- /${marker} -->)`);
+    if (!between.test(text)) throw new Error(`${name} has no <!-- ${marker} --> … <!-- /${marker} -->, each on a line of its own`);
     return text.replace(between, (_, start: string, end: string) => `${start}\n${content}\n\n${end}`);
-  }, readme);
+  }, document);
 
 if (import.meta.main) {
-  const file = join(root, 'README.md');
-  const before = readFileSync(file, 'utf8');
-  const after = withTables(before);
-  if (after !== before) writeFileSync(file, after);
-  console.log(after === before ? 'README.md is up to date' : 'README.md: tables rewritten');
+  for (const [name, made] of [
+    ['README.md', tables()],
+    ['SECURITY.md', securityTables()],
+  ] as const) {
+    const file = join(root, name);
+    const before = readFileSync(file, 'utf8');
+    const after = withTables(before, made, name);
+    if (after !== before) writeFileSync(file, after);
+    console.log(after === before ? `${name} is up to date` : `${name}: tables rewritten`);
+  }
 }

@@ -35,10 +35,11 @@ export const limits = {
    */
   clientStallTimeoutMs: 600_000,
   /**
-   * Connections from programs to one proxy: an idle one costs 13 KiB, intercepted 60 KiB, and a whole pod's programs have some hundreds.
-   * Where there are fewer descriptors it is less, two for each. When it is reached, who keeps us waiting the longest makes room.
+   * Connections from programs to one proxy; a whole pod's programs have some hundreds. An idle one costs 20 to 45 KiB, intercepted 85, in the
+   * middle of a body up to 240, so that this many of a hostile mixture stay below the marks for memory. Where there are fewer descriptors it
+   * is less, two for each. When it is reached, who keeps us waiting the longest makes room.
    */
-  clientConnectionsMax: 4_096,
+  clientConnectionsMax: 1_024,
   /** Descriptors that are not for programs: listeners, broker, collector, admin, files, the engine's own. */
   reservedDescriptors: 64,
   /** Connections beyond the bound that are answered 503 at a time; more are closed unanswered. */
@@ -58,6 +59,8 @@ export const limits = {
   memoryCollectEveryMs: 5_000,
   /** Requests at a time while memory is short: the proxy never stops altogether. */
   memoryShortRequestsMax: 16,
+  /** How long a slow body and an unread answer are borne while memory is short. */
+  memoryShortSlowMs: 1_000,
   /** Requests that wait for their turn on a program's connection: package managers pipeline ten, load generators some dozens. */
   clientPipelinedRequestsMax: 128,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */

@@ -84,7 +84,8 @@ const decoded = (text: string): string =>
     }
   });
 
-const parameterName = (parameter: string): string => decoded(parameter.split('=', 1)[0] as string);
+/** Without "?" at its start, which some readers take for the beginning of the query. */
+const parameterName = (parameter: string): string => decoded((parameter.split('=', 1)[0] as string).replace(/^\?+/, ''));
 
 /**
  * The query with one parameter set: every parameter of that name (in any spelling, after `&` or `;`, in any case) goes, then

@@ -95,26 +95,37 @@ export interface OutboundOptions {
 
 export const createOutbound = ({ dialer, trustPems, patience, now = () => performance.now() }: OutboundOptions): Outbound => {
   const parts = { dialer, trust: createTrust(trustPems), patience: { ...ordinaryPatience, ...patience }, now };
-  const lanes = new Map<string, Lane>();
+  const lanes = new Map<string, Held>();
   /** Given up while something was under way on them. */
   const retiring = new Set<Lane>();
+  /** Where the last request under the same terms went: the key of a lane may hold a bundle of certificates, and most requests repeat. */
+  const latest = new WeakMap<ConnectionTerms, { readonly shared: Shared; readonly held: Held }>();
+  let uses = 0;
 
   const laneFor = (request: OutboundRequest): Lane => {
+    uses += 1;
+    const before = latest.get(request.connection);
+    if (before && !before.held.isRetired && isAlike(before.shared, request)) {
+      before.held.usedAt = uses;
+      return before.held.lane;
+    }
     const key = keyOf(request);
-    const known = lanes.get(key);
-    // Most recently used last, so that the first is the one to give up.
-    lanes.delete(key);
-    const lane = known ?? createLane(request, parts);
-    if (lanes.size >= limits.targetPoolsMax) retireOldest();
-    lanes.set(key, lane);
-    return lane;
+    const held = lanes.get(key) ?? { lane: createLane(request, parts), usedAt: 0, isRetired: false };
+    if (lanes.size >= limits.targetPoolsMax && !lanes.has(key)) retireOldest();
+    lanes.set(key, held);
+    held.usedAt = uses;
+    // Not the request itself, which would keep its body and its credential.
+    const { destination, connection, dialPolicy, address } = request;
+    latest.set(connection, { shared: { destination, dialPolicy, address }, held });
+    return held.lane;
   };
   const retireOldest = (): void => {
-    const [key, oldest] = lanes.entries().next().value as [string, Lane];
+    const [key, oldest] = [...lanes].reduce((one, other) => (other[1].usedAt < one[1].usedAt ? other : one));
     lanes.delete(key);
-    retiring.add(oldest);
-    const gone = (): void => void retiring.delete(oldest);
-    oldest.retire().then(gone, gone);
+    oldest.isRetired = true;
+    retiring.add(oldest.lane);
+    const gone = (): void => void retiring.delete(oldest.lane);
+    oldest.lane.retire().then(gone, gone);
   };
 
   return {
@@ -128,12 +139,30 @@ export const createOutbound = ({ dialer, trustPems, patience, now = () => perfor
       return { done: reception.done, abort: (reason) => reception.fail(reason) };
     },
     close: async () => {
-      const all = [...lanes.values(), ...retiring];
+      const all = [...[...lanes.values()].map(({ lane }) => lane), ...retiring];
+      for (const held of lanes.values()) held.isRetired = true;
       lanes.clear();
       await Promise.all(all.map((lane) => lane.destroy()));
     },
   };
 };
+
+type Shared = Pick<OutboundRequest, 'destination' | 'dialPolicy' | 'address'>;
+
+interface Held {
+  readonly lane: Lane;
+  /** Counts requests: the lane with the lowest is the one to give up. */
+  usedAt: number;
+  isRetired: boolean;
+}
+
+/** What decides about a connection, by identity where that is enough to be sure: then the keys are equal. */
+const isAlike = (one: Shared, other: Shared): boolean =>
+  one.destination.host === other.destination.host &&
+  one.destination.port === other.destination.port &&
+  one.destination.scheme === other.destination.scheme &&
+  one.dialPolicy === other.dialPolicy &&
+  one.address === other.address;
 
 /** Equal only for requests that may share a connection: every input of dialling and of trust is in it (THREATS E-19). */
 const keyOf = ({ destination: { scheme, host, port }, dialPolicy, connection, address }: OutboundRequest): string =>

@@ -169,12 +169,23 @@ export const inject = (authorized: Authorized, context: Omit<PlaceContext, 'orig
   });
 };
 
-const connectionTo = ({ protocol, trustBundlePem, tlsVersionMin }: Target, grant: Grant, scheme: Scheme): ConnectionTerms => ({
-  protocol,
-  trustBundlePem,
-  tlsVersionMin,
-  clientCertificate: clientCertificateOf(grant.credentials, scheme),
-});
+interface Terms {
+  readonly target: Target;
+  readonly scheme: Scheme;
+  readonly terms: ConnectionTerms;
+}
+
+const termsOfGrants = new WeakMap<Grant, Terms>();
+
+/** The same terms for all requests under a grant: by them a connection is found. */
+const connectionTo = (target: Target, grant: Grant, scheme: Scheme): ConnectionTerms => {
+  const last = termsOfGrants.get(grant);
+  if (last?.target === target && last.scheme === scheme) return last.terms;
+  const { protocol, trustBundlePem, tlsVersionMin } = target;
+  const terms = { protocol, trustBundlePem, tlsVersionMin, clientCertificate: clientCertificateOf(grant.credentials, scheme) };
+  termsOfGrants.set(grant, { target, scheme, terms });
+  return terms;
+};
 
 /** What passes goes where the program was going, as it would have gone by itself. */
 const passing: ConnectionTerms = { protocol: 'auto', trustBundlePem: '', tlsVersionMin: 'TLSv1.2', clientCertificate: undefined };

@@ -231,7 +231,7 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
     routes: addresses.slice(1),
     serve,
     track,
-    makeRoom: () => void occupancy.makeRoom(),
+    makeRoom: () => void occupancy.makeRoom(limits.memoryShortSlowMs),
     join,
     drain: async (timeoutMs) => {
       http1.announce();

@@ -65,11 +65,12 @@ export const send = async <T = never>(prepared: Prepared, way: Way, remedy?: Rem
   sink.onGone(() => sending.abort(new Fault('client_closed')));
   try {
     const trailers = await sending.done;
-    const found = await reception.verdict();
+    const verdict = reception.verdict();
+    const found = verdict && (await verdict);
     if (isGone) throw new Fault('client_closed');
     if (found !== undefined) return found;
-    const joined = reception.joined();
-    await (joined ?? answer.end(answerTrailers(trailers)));
+    const ending = reception.joined() ?? answer.end(answerTrailers(trailers));
+    if (ending) await ending;
     return undefined;
   } catch (thrown) {
     // A 401 that broke off, or was given up because there is a remedy.

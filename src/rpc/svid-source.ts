@@ -4,7 +4,6 @@
  * in memory alone. The SVID in force stays in force until it expires, whatever becomes of its renewal. It expires by the wall clock or by
  * the monotonic one, whichever is first: either may be the one that is wrong.
  */
-import { X509Certificate } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { asFault, Fault, type FaultCode } from '../core/fault.ts';
@@ -75,12 +74,12 @@ export const startSvidSource = ({
 
   const succeeded = (svid: Svid): void => {
     const { spiffeId, attestationId, issuedAtMs, expiresAtMs } = svid;
-    const lifeMs = lifeOf(svid);
+    const lifeMs = expiresAtMs - issuedAtMs;
     latest = { svid, endsAtMonotonic: clock.monotonic() + lifeMs };
     lastFault = undefined;
     failures = 0;
     const nowMs = clock.now();
-    const delayMs = renewalDelayMs({ issuedAtMs, expiresAtMs: issuedAtMs + lifeMs, nowMs, random: random() });
+    const delayMs = renewalDelayMs({ issuedAtMs, expiresAtMs, nowMs, random: random() });
     if (delayMs > 0) renewWhenDue(nowMs + delayMs, clock.monotonic() + delayMs);
     else next(limits.reconnectPauseMinMs);
     log.info({ spiffeId, attestationId, expiresAt: new Date(expiresAtMs).toISOString() }, 'attested');
@@ -158,12 +157,6 @@ export const startSvidSource = ({
       listeners.clear();
     },
   };
-};
-
-/** No longer than its certificate is good for, should our clock be behind the broker's. */
-const lifeOf = ({ certificateChainPem, issuedAtMs, expiresAtMs }: Svid): number => {
-  const { validFromDate, validToDate } = new X509Certificate(certificateChainPem);
-  return Math.min(expiresAtMs - issuedAtMs, validToDate.getTime() - validFromDate.getTime());
 };
 
 const attestFrom = async (settings: IdentitySettings, clock: Clock, signal: AbortSignal): Promise<Svid> => {

@@ -1,7 +1,7 @@
 /**
- * `npm run bench`: what Outrider costs, next to others doing the same work, in one run. Writes BENCHMARKS.md when all of it was run at full
- * length. `--bundle DIR` measures another build. `--quick` runs short rounds; `--only clear,tls,growth`, or parts of growth by name, leaves the rest out. No time fails it: a wrong
- * answer does. Loopback only; installs nothing (prepare.sh does).
+ * `npm run bench`: what Outrider costs, next to others doing the same work, in one run. A run of everything at full length writes
+ * BENCHMARKS.md. `--quick`: short rounds. `--only clear,tls,growth`, or parts of growth by name. `--bundle DIR`: another build than this
+ * tree's. `--write`: writes whatever was run. No time fails it: a wrong answer does. Loopback only; installs nothing (prepare.sh does).
  */
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,7 +21,7 @@ import { chooseProducts, type Terms } from './products.ts';
 import { comparisonText, ratioLines, type Report, rewritten } from './report.ts';
 
 const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, bundle: { type: 'string' } },
+  options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, bundle: { type: 'string' }, write: { type: 'boolean' } },
 });
 const wanted = values.only?.split(',');
 const isWanted = (part: string): boolean => wanted === undefined || wanted.includes(part);
@@ -66,7 +66,7 @@ t.test('what it costs, next to others', { timeout: timeoutMs }, async (t) => {
       ],
     });
     const first = outrider.startProxy();
-    const credential = await credentialThrough(outrider);
+    const credential = await credentialThrough(outrider, origin);
     await first.stop();
     const { products, absent } = await chooseProducts(t, {
       dir,
@@ -108,7 +108,7 @@ t.test('what it costs, next to others', { timeout: timeoutMs }, async (t) => {
   report.machine.push(...machine());
 
   t.comment(`\n${comparisonText(report)}`);
-  if (!values.quick && wanted === undefined && values.bundle === undefined) {
+  if (values.write ?? (!values.quick && wanted === undefined && values.bundle === undefined)) {
     const file = join(root, 'BENCHMARKS.md');
     writeFileSync(file, rewritten(readFileSync(file, 'utf8'), report));
     t.comment('BENCHMARKS.md is written');

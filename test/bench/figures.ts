@@ -15,9 +15,9 @@ export const short = (value: number): string => {
 
 /** `18.2 (17.9–19.0)` */
 export const spread = (values: readonly number[]): string =>
-  values.length === 0 ? '–' : `${short(median(values))} (${short(Math.min(...values))}–${short(Math.max(...values))})`;
+  !values.some(Number.isFinite) ? '–' : `${short(median(values))} (${short(Math.min(...values))}–${short(Math.max(...values))})`;
 
-export const times = (ratio: number): string => `${ratio.toFixed(2)}×`;
+export const times = (ratio: number): string => (Number.isFinite(ratio) ? `${ratio.toFixed(2)}×` : '–');
 
 export const table = (titles: readonly string[], rows: readonly (readonly string[])[]): string =>
   [titles, titles.map((_, i) => (i === 0 ? '---' : '---:')), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');

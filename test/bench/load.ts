@@ -147,19 +147,19 @@ export interface H2Measured {
 
 /** h2load: `streams` at a time on each of `connections`. Clear text with prior knowledge, or TLS, as the URL says. */
 export const h2load = async (url: string, connections: number, streams: number, seconds: number, pid?: number): Promise<H2Measured> => {
-  const [command, ...args] = pinned(cores.load, ['h2load', `-c${connections}`, `-m${streams}`, `-D${seconds}`, '--warm-up-time=1', url]);
+  const [command, ...args] = pinned(cores.load, ['h2load', `-c${connections}`, `-m${streams}`, `-D${seconds}`, url]);
   const watched = pid === undefined ? [] : familyOf(pid);
   const before = cpuSeconds(watched);
   const { stdout } = await run(command, args);
   const used = cpuSeconds(watched) - before;
-  const [, total, succeeded] = /requests: (\d+) total, .* (\d+) succeeded/.exec(stdout) ?? [];
-  const [, good] = /status codes: (\d+) 2xx/.exec(stdout) ?? [];
+  // What is under way when the time is over counts as neither.
+  const [, failed = '', errored = '', late = ''] = /succeeded, (\d+) failed, (\d+) errored, (\d+) timeout/.exec(stdout) ?? [];
+  const [, good = '', ...others] = /status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx/.exec(stdout) ?? [];
   const requests = Number(good);
-  if (!requests || !succeeded) throw new Error(stdout);
+  if (!requests || failed === '') throw new Error(stdout);
   return {
     requestsPerSecond: requests / seconds,
-    failed: Number(total) - Math.min(requests, Number(succeeded)),
-    // The second of warming up is used CPU too, at the same pace.
-    cpuMicros: ((used / requests) * 1e6 * seconds) / (seconds + 1),
+    failed: [failed, errored, late, ...others].reduce((sum, text) => sum + Number(text), 0),
+    cpuMicros: (used / requests) * 1e6,
   };
 };

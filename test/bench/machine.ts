@@ -6,7 +6,7 @@ import { type ChildProcess, execFile, execFileSync, spawn, type StdioOptions } f
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { cpus, release, totalmem } from 'node:os';
+import { cpus, loadavg, release, totalmem } from 'node:os';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
 
@@ -138,13 +138,14 @@ const stolen = (): readonly [number, number] => {
 /** What a reader must know of the machine; called at the end, for the share of time that was not ours to use. */
 export const describeMachine = (): (() => readonly string[]) => {
   const [stealBefore, allBefore] = stolen();
+  const [loadBefore = 0] = loadavg();
   return () => {
     const [steal, all] = stolen();
     const os = /^PRETTY_NAME="(.*)"$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
     const [cpu] = cpus();
     return [
       `${cpus().length} cores of ${cpu?.model.trim() ?? 'an unknown processor'}, ${Math.round(totalmem() / 1024 ** 3)} GiB; ${os}, kernel ${release().replace(/-.*/, '')}; Node ${process.versions.node}`,
-      `CPU time taken by other guests of the host during the run: ${(((steal - stealBefore) / (all - allBefore)) * 100).toFixed(1)} %`,
+      `What else ran: load average ${loadBefore.toFixed(1)} before the run; CPU time taken by other guests of the host during the run: ${(((steal - stealBefore) / (all - allBefore)) * 100).toFixed(1)} %`,
     ];
   };
 };

@@ -2,7 +2,7 @@
  * What is asked in the end: one nginx worker on the load's core. It answers 200 only to requests that carry a credential, so that every
  * answer a client got says that the header was there, and counts what it was asked.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -18,13 +18,16 @@ export interface Origin {
   readonly tlsPort: number;
   /** TLS with HTTP/2, under another name. */
   readonly h2Port: number;
+  /** The last credential that came to /seen. */
+  readonly seen: () => string;
   /** Requests so far, these questions included. */
   readonly asked: () => Promise<number>;
 }
 
-const server = (listen: string): string => `server {
+/** What was written at /seen is found in a log: a credential in an answer would be redacted on its way. */
+const server = (listen: string, seenFile: string): string => `server {
     listen 127.0.0.1:${listen}
-    location = /seen { return 200 "$http_authorization"; }
+    location = /seen { access_log ${seenFile} seen; return 200 "seen"; }
     location / { if ($has_credential = 0) { return 403; } return 200 "${body}"; }
   }`;
 
@@ -42,6 +45,7 @@ export const startOrigin = async (
     return `ssl_certificate ${dir}/origin-${name}.pem; ssl_certificate_key ${dir}/origin-${name}.key;`;
   };
   const file = join(dir, 'origin.conf');
+  const seenFile = join(dir, 'seen.log');
   writeFileSync(
     file,
     `daemon off; worker_processes 1; pid ${dir}/origin.pid; error_log ${dir}/origin.error.log;
@@ -50,10 +54,11 @@ http {
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; http2_max_requests 1000000000;
   client_body_temp_path ${dir}/b; proxy_temp_path ${dir}/p; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
   ssl_session_cache shared:sessions:1m; ssl_protocols TLSv1.2 TLSv1.3;
+  log_format seen "$http_authorization";
   map $http_authorization $has_credential { default 0; "~^Bearer [A-Za-z0-9._-]{200,}$" 1; }
-  ${server(`${clearPort} backlog=4096;`)}
-  ${server(`${tlsPort} ssl backlog=4096; ${certified(hosts.tls)}`)}
-  ${server(`${h2Port} ssl http2; ${certified(hosts.h2)}`)}
+  ${server(`${clearPort} backlog=4096;`, seenFile)}
+  ${server(`${tlsPort} ssl backlog=4096; ${certified(hosts.tls)}`, seenFile)}
+  ${server(`${h2Port} ssl http2; ${certified(hosts.h2)}`, seenFile)}
   server { listen 127.0.0.1:${statusPort}; location / { stub_status; } }
 }\n`,
   );
@@ -65,5 +70,6 @@ http {
     });
     return Number(/^\s*\d+ \d+ (\d+)/m.exec(said)?.[1]);
   };
-  return { clearPort, tlsPort, h2Port, asked };
+  const seen = (): string => readFileSync(seenFile, 'utf8').trimEnd().split('\n').at(-1) ?? '';
+  return { clearPort, tlsPort, h2Port, seen, asked };
 };

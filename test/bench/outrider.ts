@@ -11,6 +11,7 @@ import { freePort } from '../support/free-port.ts';
 import { fromBundle, imageEnvironment, type RoleProcess, startRole } from '../support/processes.ts';
 import { brokerYaml, collectorYaml, host, prepareStack, proxyYaml, type StackFiles, writeWhole } from '../support/stack.ts';
 import { accepting, cores, pinned, start, type Started } from './machine.ts';
+import type { Origin } from './origin.ts';
 
 export const otherHosts = { bodies: 'bodies.outrider.test', h2: 'h2.outrider.test', grpc: 'grpc.outrider.test' } as const;
 
@@ -98,7 +99,7 @@ export const prepareOutrider = async (t: Test, options: OutriderOptions): Promis
 };
 
 /** Asks through the proxy until it is answered with a credential; resolves with that. */
-export const credentialThrough = async ({ port, files }: Outrider, name: string = host): Promise<string> => {
+export const credentialThrough = async ({ port, files }: Outrider, origin: Origin, name: string = host): Promise<string> => {
   await accepting(port);
   let last = '';
   for (const end = performance.now() + 60_000; performance.now() < end; ) {
@@ -109,7 +110,7 @@ export const credentialThrough = async ({ port, files }: Outrider, name: string 
       asking.once('error', ({ message }) => resolve(message));
       asking.end();
     });
-    const [, token = ''] = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/.exec(said) ?? [];
+    const [, token = ''] = said === 'seen' ? (/^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/.exec(origin.seen()) ?? []) : [];
     if (token) return token;
     last = said;
     await new Promise((resolve) => setTimeout(resolve, 5));

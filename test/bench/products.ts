@@ -37,7 +37,8 @@ export interface Ground {
   readonly credential: string;
 }
 
-const head = (target: string): string => `GET ${target} HTTP/1.1\r\nHost: ${host}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n`;
+const head = (target: string, name: string = host): string =>
+  `GET ${target} HTTP/1.1\r\nHost: ${name}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n`;
 
 const template = (name: string, values: Readonly<Record<string, string | number>>): string =>
   readFileSync(join(import.meta.dirname, 'products', name), 'utf8').replace(/\{\{(\w+)\}\}/g, (_, key: string) => {
@@ -113,7 +114,8 @@ export const chooseProducts = async (t: Test, ground: Ground): Promise<Chosen> =
     port,
     connect: authority,
     tls: { name: host, caFile },
-    requests: [head('/1k')],
+    // Squid goes by the port that it finds here.
+    requests: [head('/1k', authority)],
     expect: body,
   });
   const output = (name: string): number => openSync(at(name), 'a');

@@ -9,6 +9,8 @@ export interface Growth {
   readonly intro: string;
   readonly titles: readonly string[];
   readonly rows: readonly (readonly string[])[];
+  /** Of the budgets, what this part measures: `[what, measured, budget]`. */
+  readonly budget?: readonly [string, string, string];
 }
 
 export interface Report {
@@ -33,10 +35,11 @@ const throughput = (row: Row): string =>
   `${median(row.saturated.map(({ busy }) => busy)) < saturatedShare ? '≥ ' : ''}${spread(rate(row))}`;
 
 /** Late answers of a rate that is not reached say how long the queue was, not how long a request takes. */
-const pacedTime = (row: Row, value: (measured: Measured) => number): string => {
-  const reached = median(row.paced.map(({ answered, seconds }) => answered / seconds));
-  return reached < pacedRate * 0.98 ? `not reached: ${short(reached)}/s` : spread(row.paced.map(value));
-};
+const pacedTime = (row: Row, value: (measured: Measured) => number): string =>
+  isReached(row) ? spread(row.paced.map(value)) : `not reached: ${short(median(row.paced.map(paceOf)))}/s`;
+
+const paceOf = ({ answered, seconds }: Measured): number => answered / seconds;
+const isReached = ({ paced }: Row): boolean => median(paced.map(paceOf)) >= pacedRate * 0.98;
 
 const failures = (row: Row): number =>
   [...row.saturated, ...row.paced, ...(row.crowded ? [row.crowded] : [])].reduce((sum, { failed }) => sum + failed, 0);
@@ -99,12 +102,48 @@ const startUp = (running: readonly Running[]): string =>
       ]),
   );
 
+/** The budgets of the design, first version and final. */
+const budgets = ({ clear, secured, running, growth: parts }: Report): string => {
+  const rows: (readonly string[])[] = [];
+  for (const [where, list] of [
+    ['clear text', clear],
+    ['TLS on both sides', secured],
+  ] as const) {
+    const ours = list.find(({ name }) => name === 'Outrider');
+    const direct = list.find(({ saturated }) => saturated.length === 0);
+    if (!ours || !direct) continue;
+    const added = (value: (measured: Measured) => number): string =>
+      isReached(ours) ? short(median(ours.paced.map(value)) - median(direct.paced.map(value))) : `rate not reached`;
+    const p50 = added(({ p50Ms }) => p50Ms);
+    const p99 = added(({ p99Ms }) => p99Ms);
+    rows.push(
+      [`CPU a request next to nginx, ${where}`, ratioTo(list, 'nginx', ours), '≤ 4.5×', '≤ 1.5×'],
+      [`added at ${pacedRate.toLocaleString('en-US')}/s, p50 / p99, ms, ${where}`, `${p50} / ${p99}`, '≤ 1 / ≤ 5', '≤ 0.2 / ≤ 1'],
+    );
+  }
+  const ours = running.find(({ product }) => product.name === 'Outrider');
+  const crowded = [...clear, ...secured].filter(({ name }) => name === 'Outrider').flatMap((row) => row.crowded?.peakMiB ?? []);
+  if (ours)
+    rows.push(
+      [
+        `resident memory, idle / ${crowdConnections} connections, MiB`,
+        `${short(ours.idleMiB)} / ${short(Math.max(...crowded))}`,
+        '≤ 90 / ≤ 160',
+        '≤ 64 / ≤ 128',
+      ],
+      ['listening after start, ms', short(median(ours.listening)), '≤ 500', '≤ 300'],
+    );
+  for (const { budget } of parts) if (budget) rows.push([...budget, budget[2]]);
+  return `### Budgets\n\n${table(['', 'measured', 'first version', 'final'], rows)}`;
+};
+
 const growth = ({ title, intro, titles, rows }: Growth): string => `### ${title}\n\n${intro}\n\n${table(titles, rows)}`;
 
 export const comparisonText = (report: Report): string =>
   [
     report.machine.join('. '),
     ...report.absent,
+    ...(report.running.length > 0 ? [budgets(report)] : []),
     ...(report.clear.length > 0 ? [`### Clear text on both sides\n\n${comparison(report.clear, 'nginx')}`] : []),
     ...(report.secured.length > 0
       ? [

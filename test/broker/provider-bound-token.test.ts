@@ -9,7 +9,8 @@ import { calculateJwkThumbprint, decodeJwt, EmbeddedJWK, exportJWK, jwtVerify, S
 import AuthorizationServer from 'oidc-provider';
 import t, { type Test } from 'tap';
 import { createProviders, type Provider, type ProviderDeps } from '../../src/broker/provider.ts';
-import { readBoundToken } from '../../src/core/bound-token.ts';
+import { checkedCredential } from '../../src/broker/provider/credential.ts';
+import { boundTokenText, readBoundToken } from '../../src/core/bound-token.ts';
 import type { PlacedCredential } from '../../src/core/grant.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { createLog } from '../../src/ops/log.ts';
@@ -190,6 +191,21 @@ t.test('text and bound tokens of one provider are two tokens, and only one shows
     proofs.map((proof) => proof !== ''),
     [false, true],
   );
+});
+
+t.test('whatever a provider gives as a bound token must be one, with a P-256 key', async (t) => {
+  const pemOf = (namedCurve: string): string =>
+    generateKeyPairSync('ec', { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const check = (text: string) =>
+    checkedCredential({ value: new Secret(text), expiresAtMs: 1 }, { provider: 'it', form: 'bound_token', nowMs: 0 });
+  const sound = boundTokenText({ accessToken: 'token', privateKeyPem: pemOf('P-256') });
+  t.equal(check(sound).value.reveal(), sound);
+  for (const privateKeyPem of [pemOf('P-384'), 'canary'])
+    t.throws(() => check(boundTokenText({ accessToken: 'token', privateKeyPem })), {
+      code: 'credential_invalid',
+      detail: /other than a P-256 key/,
+    });
+  t.throws(() => check('canary'), { code: 'credential_invalid', detail: 'The value of provider it is not an access token with its key.' });
 });
 
 t.test('a token that no field can hold is refused, and is in no error', async (t) => {

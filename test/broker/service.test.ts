@@ -336,7 +336,7 @@ await t.test('credentials that sign are told apart by what identifies them, not 
     }
     return found;
   };
-  const keys = { accessKeyId: 'AKIAIOSFODNN7EXAMPL1', secretAccessKey: 'one', sessionToken: '', expiresAtMs: undefined };
+  const keys = { accessKeyId: 'EXAMPLE_ACCESS_KEY_1', secretAccessKey: 'one', sessionToken: '', expiresAtMs: undefined };
   const aws = await fingerprintsOf({ kind: 'aws_sigv4', algorithm: 'sigv4', service: '', region: '' }, [
     awsKeysText(keys),
     awsKeysText({ ...keys, sessionToken: 'another' }),

@@ -5,7 +5,7 @@ import { gitCell } from './cells/git.ts';
 import { grpcCell } from './cells/grpc.ts';
 import { postgresCell } from './cells/postgres.ts';
 import { credentialsOf } from './cells/credential.ts';
-import { hosts, linesOf, type Place, runIn } from './place.ts';
+import { awsKeys, hosts, linesOf, type Place, runIn } from './place.ts';
 import { goProgram, programs, python } from './prepare.ts';
 import { type Client, protocols, type Protocol } from './table.ts';
 
@@ -144,9 +144,11 @@ const eventSource: Cell = async (t, place, client, protocol) => {
 const objects =
   (command: (endpoint: string) => readonly string[]): Cell =>
   async (t, place, client, protocol) => {
-    const { stdout } = await runIn(place, client.variables, command(urlOf(protocol, '')));
+    const { stdout } = await runIn(place, client.variables, command(`${protocol}://${hosts.s3}`));
     t.match(linesOf(stdout), [{ etag: /^"[0-9a-f]{32}"$/, isWhole: true, bytes: 3 * 1_048_576 }]);
-    const arrivals = credentialsOf(t, place.origin);
+    const arrivals = place.origin.taken();
+    // The store has verified the signatures; here, whose they are.
+    for (const { authorization } of arrivals) t.match(authorization, [new RegExp(`^AWS4-HMAC-SHA256 Credential=${awsKeys.accessKeyId}/`)]);
     t.same(
       arrivals.map(({ method, expect }) => [method, expect]),
       [
@@ -157,7 +159,7 @@ const objects =
   };
 
 const calls = 'every kind of call, its trailers, deadline and cancellation; a refusal has a status of gRPC';
-const wholeObjects = 'an object is put after 100 Continue, and got, whole';
+const wholeObjects = 'an object is put after 100 Continue, and got, whole, each request signed anew';
 
 /** gRPC in clear text is for a port of its own. */
 const grpcClient = (probe: readonly string[], command: readonly string[]): ClientUnderTest => ({

@@ -32,13 +32,15 @@ t.teardown(origin.close);
 const database = await freePort();
 const hasPostgres = await startPostgres(t, { host: '127.0.0.1', port: database, authority });
 
-const broker = await stack.startBroker({ providers: providersYaml, targets: targetsYaml(originCaFile), policies: policiesYaml });
+const broker = await stack.startBroker({ providers: providersYaml(files.dir), targets: targetsYaml(originCaFile), policies: policiesYaml });
 const collector = await stack.startCollector(broker.grpc.port);
 const trustStore = join(files.dir, 'trust-store.p12');
 const dialled: readonly (readonly [string, number, number])[] = [
   [hosts.api, 443, origin.httpsPort],
   [hosts.api, 80, origin.httpPort],
   [hosts.h2, 443, origin.httpsPort],
+  [hosts.s3, 443, origin.httpsPort],
+  [hosts.s3, 80, origin.httpPort],
   [hosts.grpc, 443, origin.httpsPort],
   [hosts.grpc, 80, origin.httpPort],
   [hosts.db, postgresPort, database],

@@ -13,6 +13,7 @@ import { createGrpcService, type GrpcService } from './origin/grpc.ts';
 import { answerHttp, type Handler } from './origin/http.ts';
 import { createObjectStore } from './origin/object-store.ts';
 import { createWebSocketEcho } from './origin/websocket.ts';
+import { awsKeys, awsRegion } from './place.ts';
 
 export interface Arrival {
   readonly protocol: '1.0' | '1.1' | '2.0' | 'grpc' | 'websocket';
@@ -53,7 +54,7 @@ export const startOrigin = async ({ authority, listen, git }: OriginOptions): Pr
     arrivals.push(arrival);
     return arrival.authorization.length > 0;
   };
-  const answerObjects = createObjectStore();
+  const answerObjects = createObjectStore(awsKeys, awsRegion);
 
   const handle: Handler = (request, response) => {
     const { method = '', url: path = '' } = request;

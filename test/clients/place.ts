@@ -1,6 +1,10 @@
 /** Where a cell of the matrix runs: a way in to the proxy, the origin behind it, and what a client is told. */
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { AwsTestKeys } from '../support/aws-verifier.ts';
+import { writeWhole } from '../support/stack.ts';
 import type { Origin } from './origin.ts';
 import type { Mode } from './table.ts';
 
@@ -10,6 +14,8 @@ export const hosts = {
   /** A target whose protocol is h2. */
   h2: 'h2.outrider.test',
   grpc: 'grpc.outrider.test',
+  /** A target whose requests are signed for AWS. */
+  s3: 's3.outrider.test',
   db: 'db.outrider.test',
 } as const;
 
@@ -30,13 +36,36 @@ export const targetsYaml = (caFile: string): string => `  - name: api
     ports: [443, 80]
     cleartext: allowed
     caFile: ${caFile}
-    credentials: [{ provider: own, placement: { kind: bearer } }]`;
+    credentials: [{ provider: own, placement: { kind: bearer } }]
+  - name: s3
+    hosts: [${hosts.s3}]
+    ports: [443, 80]
+    cleartext: allowed
+    caFile: ${caFile}
+    paths: verbatim
+    credentials: [{ provider: aws, placement: { kind: aws_sigv4, service: s3, region: ${awsRegion} } }]`;
 
-export const providersYaml = `  - { kind: jwt, name: own, audience: "https://api.outrider.test", lifetime: 5m }`;
+export const awsRegion = 'eu-west-1';
+
+/** What the broker has and no client sees. */
+export const awsKeys: AwsTestKeys = {
+  accessKeyId: `TEST${randomBytes(8).toString('hex').toUpperCase()}`,
+  secretAccessKey: randomBytes(30).toString('base64'),
+  sessionToken: randomBytes(60).toString('base64'),
+};
+
+/** Writes the keys into a directory, as the file that a provider reads. */
+export const providersYaml = (directory: string): string => {
+  const file = join(directory, 'aws-keys.json');
+  const { accessKeyId, secretAccessKey, sessionToken } = awsKeys;
+  writeWhole(file, JSON.stringify({ AccessKeyId: accessKeyId, SecretAccessKey: secretAccessKey, SessionToken: sessionToken }));
+  return `  - { kind: jwt, name: own, audience: "https://api.outrider.test", lifetime: 5m }
+  - { kind: static_file, name: aws, file: ${file} }`;
+};
 
 export const policiesYaml = `  - name: clients
     rules:
-      - { name: use, effect: allow, workloads: [demo-app], targets: [api, h2, grpc] }
+      - { name: use, effect: allow, workloads: [demo-app], targets: [api, h2, grpc, s3] }
       - { name: no-admin, effect: deny, targets: [api, grpc], paths: ["/admin/**", "/outrider.test.Echo/Forbidden"] }`;
 
 export interface Place {

@@ -80,7 +80,7 @@ export const clients: readonly Client[] = [
     variables: ['AWS_CA_BUNDLE'],
     explicit: web,
     transparent: web,
-    note: 'S3 put and get with `Expect: 100-continue`. The credential replaces its signature; nothing is signed anew.',
+    note: 'S3 put and get with `Expect: 100-continue`: signed by it with any keys, and anew by the proxy (`aws_sigv4`, `paths: verbatim`).',
   },
   { name: 'Go net/http', variables: ['SSL_CERT_FILE'], explicit: webAndH2, transparent: webAndH2, note: '' },
   {

@@ -32,7 +32,7 @@ if (podsArePossible(t)) {
   const hasPostgres = await startPostgres(t, { host: '127.0.0.1', port: database, authority });
 
   const { pod, bundle, podDir } = await startTransparentStack(t, {
-    providers: providersYaml,
+    providers: providersYaml(own),
     targets: targetsYaml(originCaFile),
     policies: policiesYaml,
   });

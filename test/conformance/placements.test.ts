@@ -1,5 +1,6 @@
 /** What every placement keeps to, whatever its kind, in what a target receives. A new kind: a row here. */
-import { generateKeyPairSync } from 'node:crypto';
+import { createHmac, generateKeyPairSync } from 'node:crypto';
+import { decodeJwt } from 'jose';
 import t, { type Test } from 'tap';
 import { awsKeysText } from '../../src/core/aws-keys.ts';
 import { boundTokenText } from '../../src/core/bound-token.ts';
@@ -31,6 +32,7 @@ interface Row {
 const secret = 'canary-credential';
 const mintedKey = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 const path = '/v1/theirs/list?page=2';
+const urlOf = (request: RecordedRequest): string => `http://${field(request, 'host').join()}${request.url.split('?')[0]}`;
 const jsonType = 'Content-Type: application/json\r\n';
 
 const rows: { readonly [K in Written]: Row } = {
@@ -94,7 +96,7 @@ const rows: { readonly [K in Written]: Row } = {
     placement: {
       kind: 'hmac',
       algorithm: 'sha256',
-      message: '{method} {path} {query} {body}',
+      message: '{method} {host} {path} {query} {timestamp} {body}',
       encoding: 'hex',
       name: 'X-Signature',
       template: 'v1={signature}',
@@ -103,15 +105,21 @@ const rows: { readonly [K in Written]: Row } = {
     },
     value: secret,
     headers: 'X-Signature: theirs\r\nx_time: theirs\r\n',
-    placed: (request) => /^v1=[0-9a-f]{64}$/.test(field(request, 'x-signature').join()) && field(request, 'x-time').length,
-    wanted: 1,
+    // Over what has arrived: the parts are signed as they are sent.
+    placed: (request) => {
+      const [path, query] = request.url.split('?');
+      const time = field(request, 'x-time').join();
+      const message = [request.method, field(request, 'host').join(), path, query, time, request.body].join(' ');
+      return field(request, 'x-signature').join() === `v1=${createHmac('sha256', secret).update(message).digest('hex')}`;
+    },
+    wanted: true,
     isSecretSent: false,
   },
   aws_sigv4: {
     placement: { kind: 'aws_sigv4', algorithm: 'sigv4', service: 'execute-api', region: 'eu-west-1' },
-    value: awsKeysText({ accessKeyId: 'AKIAIOSFODNN7EXAMPLE', secretAccessKey: secret, sessionToken: '', expiresAtMs: undefined }),
+    value: awsKeysText({ accessKeyId: 'EXAMPLE_ACCESS_KEY_1', secretAccessKey: secret, sessionToken: '', expiresAtMs: undefined }),
     placed: (request) =>
-      /^AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE\/\d{8}\/eu-west-1\/execute-api\//.test(field(request, 'authorization').join()),
+      /^AWS4-HMAC-SHA256 Credential=EXAMPLE_ACCESS_KEY_1\/\d{8}\/eu-west-1\/execute-api\//.test(field(request, 'authorization').join()),
     wanted: true,
     isSecretSent: false,
   },
@@ -119,8 +127,11 @@ const rows: { readonly [K in Written]: Row } = {
     placement: { kind: 'dpop' },
     value: boundTokenText({ accessToken: secret, privateKeyPem: mintedKey }),
     headers: 'Authorization: Bearer theirs\r\nDPOP: theirs\r\n',
-    placed: (request) => [field(request, 'authorization'), field(request, 'dpop').map((proof) => proof.split('.').length)],
-    wanted: [[`DPoP ${secret}`], [3]],
+    placed: (request) => {
+      const [proof, ...others] = field(request, 'dpop').map((one) => decodeJwt(one));
+      return [field(request, 'authorization'), others.length, proof?.['htm'] === request.method, proof?.['htu'] === urlOf(request)];
+    },
+    wanted: [[`DPoP ${secret}`], 0, true, true],
     isSecretSent: true,
   },
 };
@@ -209,6 +220,29 @@ for (const [kind, row] of Object.entries(rows)) {
     else t.throws(() => readGrant(wrong), { code: 'credential_invalid' });
   });
 }
+
+t.test('a trailer of the name of a field that is written, or of one that signs, does not arrive', async (t) => {
+  const twins: Readonly<Partial<Record<Written, readonly string[]>>> = {
+    bearer: ['Authorization'],
+    header: ['X-Api-Key', 'x_api_key'],
+    cookie: ['Cookie'],
+    hmac: ['X-Signature', 'x_signature', 'X-Time'],
+    aws_sigv4: ['Authorization', 'X-Amz-Date'],
+    dpop: ['DPoP', 'Authorization'],
+  };
+  for (const [kind, names] of Object.entries(twins)) {
+    const row = rows[kind as Written];
+    const { origin, way } = await setUp(t, [credential(row.placement, row.value)]);
+    const trailers = names.map((name) => `${name}: twin\r\n`).join('');
+    const request = requestOf(row, 'chunks').replace(/0\r\n\r\n$/, `0\r\nX-Sum: kept\r\n${trailers}\r\n`);
+    t.match(await exchange(await dial(way.port), request, wholeResponse), /^HTTP\/1\.1 200 /, kind);
+    const raw = origin.raw().join('');
+    t.notMatch(raw, 'twin', kind);
+    // What holds a body whole may announce its length, and then there are no trailers.
+    if (/transfer-encoding: chunked/i.test(raw)) t.match(raw, 'X-Sum: kept', `${kind}: other trailers do`);
+    t.equal(origin.requests.length, 1);
+  }
+});
 
 t.test('a body that is too large to be held is refused before anything is sent', async (t) => {
   const { origin, way } = await setUp(t, [credential(rows.body_field.placement, secret)]);

@@ -288,7 +288,7 @@ for (const kind of gives('bound_token')) {
 }
 
 const awsKeys = (rest: object = {}): string =>
-  JSON.stringify({ Version: 1, AccessKeyId: 'AKIAIOSFODNN7EXAMPL1', SecretAccessKey: 'canary/secret+key', ...rest });
+  JSON.stringify({ Version: 1, AccessKeyId: 'EXAMPLE_ACCESS_KEY_1', SecretAccessKey: 'canary/secret+key', ...rest });
 
 for (const kind of gives('aws_keys')) {
   await t.test(`${kind}: gives AWS keys and nothing that stands beside them, and no longer than they live`, async (t) => {
@@ -297,7 +297,7 @@ for (const kind of gives('aws_keys')) {
     const { value, expiresAtMs } = await obtain('aws_keys');
     t.strictSame(JSON.parse(value.reveal()), {
       Version: 1,
-      AccessKeyId: 'AKIAIOSFODNN7EXAMPL1',
+      AccessKeyId: 'EXAMPLE_ACCESS_KEY_1',
       SecretAccessKey: 'canary/secret+key',
       SessionToken: 'canary-session',
     });

@@ -5,16 +5,23 @@ export interface FakeClock extends Clock {
   readonly advance: (ms: number) => void;
   /** Timers that have not fired. */
   readonly waiting: () => number;
+  /** Sets the wall clock forward or back; the monotonic one and its timers know nothing of it. */
+  readonly setWall: (byMs: number) => void;
+  /** The wall clock stands still while the monotonic one goes on, or goes on from where it stood. */
+  readonly freezeWall: (isFrozen: boolean) => void;
 }
 
 export const createFakeClock = (startMs = Date.now()): FakeClock => {
   let elapsedMs = 0;
   let nextId = 0;
+  let wallShiftMs = 0;
+  let frozenAtMs: number | undefined;
+  const wall = (): number => frozenAtMs ?? startMs + elapsedMs + wallShiftMs;
   const timers = new Map<number, { readonly atMs: number; readonly callback: () => void }>();
   const due = (untilMs: number): [number, { atMs: number; callback: () => void }] | undefined =>
     [...timers].filter(([, { atMs }]) => atMs <= untilMs).toSorted(([a, x], [b, y]) => x.atMs - y.atMs || a - b)[0];
   return {
-    now: () => startMs + elapsedMs,
+    now: wall,
     monotonic: () => elapsedMs,
     after: (ms, callback) => {
       const id = nextId++;
@@ -32,5 +39,16 @@ export const createFakeClock = (startMs = Date.now()): FakeClock => {
       elapsedMs = untilMs;
     },
     waiting: () => timers.size,
+    setWall: (byMs) => {
+      wallShiftMs += byMs;
+      if (frozenAtMs !== undefined) frozenAtMs += byMs;
+    },
+    freezeWall: (isFrozen) => {
+      if (isFrozen) frozenAtMs ??= wall();
+      else if (frozenAtMs !== undefined) {
+        wallShiftMs = frozenAtMs - startMs - elapsedMs;
+        frozenAtMs = undefined;
+      }
+    },
   };
 };

@@ -8,7 +8,7 @@ import { dersOf } from '../../src/pki/pem.ts';
 import { attest } from '../../src/rpc/client.ts';
 import { attestationBytes, grantBytes, snapshotBytes } from '../../src/rpc/wire.ts';
 import { createFakeClock } from '../fakes/clock.ts';
-import { broker, brokerId, evidence, grantFor, peerOf, snapshot, workloadId } from '../rpc/trust-domain.ts';
+import { broker, brokerId, createDomain, evidence, grantFor, handlersOf, peerOf, snapshot, workloadId } from '../rpc/trust-domain.ts';
 import { eventually } from '../support/stack.ts';
 import { domain, identitiesOf, linkTo } from './faults/broker.ts';
 import { answering, beginning, onGrpc, startSwitchboard, type Wrong, wrongPeers } from './faults/peers.ts';
@@ -23,7 +23,7 @@ const identities = identitiesOf(brokerId);
 let scenarios = 0;
 t.teardown(() => t.comment(`${scenarios} scenarios`));
 
-const attestBoundMs = 700;
+const attestBoundMs = 2_000;
 
 const attestAt = (address: { readonly port: number }, timeoutMs: number = attestBoundMs) =>
   attest({
@@ -66,29 +66,33 @@ t.test('attestation: each wrong ends in its fault within the bound, and the next
 });
 
 t.test('attestation: an SVID that does not hold together is not used', async (t) => {
-  const other = createKeyPair();
-  const mine = domain.svid({ key: other });
-  const base = {
-    certificateChain: dersOf(mine.certificateChainPem),
-    trustBundle: [domain.authority.certificateDer],
-    spiffeId: workloadId,
-    expiresAtMs: Date.now() + 60_000,
-    attestationId: 'a1',
+  const sound = handlersOf(domain);
+  type Attestation = Awaited<ReturnType<typeof sound.attest>>;
+  const somebodys = dersOf(domain.svid().certificateChainPem);
+  const lies: Record<string, (right: Attestation) => Partial<Attestation>> = {
+    'for a key of somebody else': () => ({ certificateChain: somebodys }),
+    'whose end is before its beginning': () => ({ expiresAtMs: Date.now() - 7_200_000 }),
+    'with a chain of no certificates': () => ({ certificateChain: [] }),
+    'with a bundle of no certificates': () => ({ trustBundle: [] }),
+    'by an authority that is not in its bundle': () => ({ trustBundle: [createDomain().authority.certificateDer] }),
+    'that is no certificate': () => ({ certificateChain: [Buffer.from('no')] }),
+    'for another ID than it says': () => ({ spiffeId: brokerId }),
+    'of another trust domain': () => ({ spiffeId: 'spiffe://elsewhere.test/ns/demo/sa/demo-app' as never }),
+    'of no SPIFFE ID': () => ({ spiffeId: 'https://outrider.test/' as never }),
+    'without a name': () => ({ attestationId: '' }),
   };
-  const lies: Record<string, Partial<typeof base>> = {
-    'for a key of somebody else': {},
-    'for the right key, expired': { certificateChain: dersOf(domain.svid({ nowMs: Date.now() - 7_200_000 }).certificateChainPem) },
-    'with an end in the past': { expiresAtMs: Date.now() - 1 },
-    'with a chain of no certificates': { certificateChain: [] },
-    'with a bundle of no certificates': { trustBundle: [] },
-    'that is no certificate': { certificateChain: [Buffer.from('no')] },
-    'for another ID than it says': { spiffeId: brokerId },
-    'without a name': { attestationId: '' },
-    'of no SPIFFE ID': { spiffeId: 'https://x' as never },
+  const attestWith = async (lie: (right: Attestation) => Partial<Attestation>) => {
+    const attest: typeof sound.attest = async (shown, request) => {
+      const right = await sound.attest(shown, request);
+      return { ...right, ...lie(right) };
+    };
+    const server = await broker(t, domain, { handlers: handlersOf(domain, { attest }) });
+    return attestAt(server.address);
   };
+  t.notOk((await attestWith(() => ({}))) instanceof Fault, 'the truth is taken');
   for (const [what, lie] of Object.entries(lies)) {
     scenarios += 1;
-    const result = await attestAt({ port: await onGrpc(t, identities.sound, answering(attestationBytes({ ...base, ...lie }))) });
+    const result = await attestWith(lie);
     t.equal(result instanceof Fault && result.code, 'broker_error', what);
   }
 });
@@ -204,8 +208,8 @@ t.test('snapshots that lie end the watch, and what was known stands', async (t) 
     scenarios += 1;
     const port = await onGrpc(t, identities.sound, beginning(snapshotBytes(snapshot()), snapshotBytes(lie)));
     const { link, snapshots } = linkTo(t, { port }, createFakeClock());
-    const fault = await eventually(() => link.fault());
-    t.equal(fault.code, 'broker_error', what);
+    const fault = await eventually(() => link.fault() ?? (snapshots.length > 1 ? 'it was believed' : undefined));
+    t.equal(fault instanceof Fault ? fault.code : fault, 'broker_error', what);
     t.equal(snapshots.length, 1, `${what}: what was known stands`);
   }
 });

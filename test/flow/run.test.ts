@@ -21,7 +21,10 @@ const echo: RequestListener = (request, response) => {
 };
 
 const stack = await prepareStack(t, echo);
-const broker = await stack.startBroker();
+const broker = await stack.startBroker({
+  // It shows what it was sent.
+  targets: `  - { name: echo, hosts: [${host}], ports: [443, 80], cleartext: allowed, echo: pass, credentials: [{ provider: echo-token, placement: { kind: bearer } }] }`,
+});
 const collector = await stack.startCollector(broker.grpc.port);
 await collector.ready();
 
@@ -90,8 +93,8 @@ t.test('curl and fetch get a credential they never had, and its use is on record
   t.equal(status, 0);
   const answers = lines(out).map((line) => JSON.parse(line) as unknown);
   t.match(answers, [
-    { path: '/one', authorization: /^Bearer \*{100,}$/ },
-    { path: '/two', authorization: /^Bearer \*{100,}$/ },
+    { path: '/one', authorization: /^Bearer eyJ/ },
+    { path: '/two', authorization: /^Bearer eyJ/ },
   ]);
   t.equal(stack.origin.requests.length, before + 2);
   // Not `eventually`: the command's end came after the collector's acknowledgement.
@@ -274,7 +277,7 @@ t.test('a bundle that the user chose is kept, and the proxy is trusted beside it
   const curl = `curl -sS https://${host}/mine && grep -c BEGIN "$CURL_CA_BUNDLE" >&2`;
   const { status, out, err } = await run(t, ['sh', '-c', curl], { environment: { CURL_CA_BUNDLE: before } });
   t.equal(status, 0);
-  t.match(JSON.parse(out), { authorization: /^Bearer \*{100,}$/ });
+  t.match(JSON.parse(out), { authorization: /^Bearer eyJ/ });
   t.equal(err, '2\n', "the user's one root and the proxy's authority");
   const unreadable = await run(t, ['printenv', 'CURL_CA_BUNDLE'], { environment: { CURL_CA_BUNDLE: '/nowhere/roots.pem' } });
   t.equal(unreadable.out, '/nowhere/roots.pem\n');
@@ -289,7 +292,7 @@ t.test('a run inside a run has its own proxy, and trusts it', async (t) => {
   t.equal(err, '');
   t.equal(status, 0);
   const [outerProxy, answer, innerProxy] = lines(out);
-  t.match(JSON.parse(answer as string), { path: '/inner', authorization: /^Bearer \*{100,}$/ });
+  t.match(JSON.parse(answer as string), { path: '/inner', authorization: /^Bearer eyJ/ });
   t.not(outerProxy, innerProxy);
 });
 
@@ -299,7 +302,7 @@ t.test('reverse routes open as they are written, steering ports do not; a taken 
   writeFileSync(file, `${yaml()}routes: [{ listen: "127.0.0.1:${port}", to: "https://${host}" }]\ntransparent: { port: ${steering} }\n`);
   const { child, out, ended } = start(t, ['sh', '-c', `curl -sS --noproxy '*' http://127.0.0.1:${port}/route && read line`], { file });
   const answer = await eventually(() => (out().endsWith('}') ? out() : undefined));
-  t.match(JSON.parse(answer), { path: '/route', authorization: /^Bearer \*{100,}$/ });
+  t.match(JSON.parse(answer), { path: '/route', authorization: /^Bearer eyJ/ });
   await t.rejects(once(connect(steering, '127.0.0.1'), 'connect'), { code: 'ECONNREFUSED' });
   const second = await run(t, ['echo', 'ran'], { file });
   t.match(second, { status: 125, out: '', err: new RegExp(`^outrider run: 127\\.0\\.0\\.1:${port} is in use`) });

@@ -57,7 +57,7 @@ export interface Cell {
 /** A program that hears nothing for so long, and sent nothing sound, leaves: the time limits of half requests have their own tests. */
 const quietMs = 40;
 /** Far beyond what any exchange here may take. */
-const hangMs = 8_000;
+const hangMs = 15_000;
 
 const isTurn = (turn: Turn | Fault): turn is Turn => 'accepted' in turn;
 

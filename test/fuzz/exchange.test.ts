@@ -131,5 +131,5 @@ t.test('damaged answers: the program sees one sound answer for each request, or 
     };
     return { input, by };
   });
-  t.ok(seen > inputs, 'the second request often follows');
+  t.ok(seen > 0.6 * inputs, 'requests reach the target');
 });

@@ -139,6 +139,7 @@ const judgeEvents = ({ turns, events, hanging }: Observed): string[] => {
     if (kind === 'intent' && !known.has(requestId)) problems.push(`an intent of nobody: ${requestId}`);
   for (const id of known) {
     const own = events.filter(({ requestId }) => requestId === id);
+    if (own.some(({ outcome }) => outcome?.fault === 'internal')) problems.push(`${id} ended in a bug of the proxy`);
     const attempts = (wanted: string): string =>
       own
         .filter(({ kind }) => kind === wanted)
@@ -171,7 +172,8 @@ const judgeProgram = (input: Input, observed: Observed, expected: readonly Expec
   const problems: string[] = [];
   if (problem !== undefined) problems.push(`the program was sent what is no HTTP/1.1: ${problem}`);
   if (messages.length > turns.length) problems.push(`${messages.length} answers for ${turns.length} requests`);
-  if (answersWanted(input) !== undefined && ended === 'quiet') problems.push('sound requests, and no answer');
+  if (answersWanted(input) !== undefined && ended === 'quiet')
+    problems.push(`sound requests, ${turns.length} taken, and no answer after ${JSON.stringify(text.slice(-200))}`);
   for (const [i, message] of messages.entries()) {
     const turn = turns[i];
     if (turn === undefined || !('accepted' in turn)) continue;

@@ -97,10 +97,7 @@ t.test('a URL parser, and Python, find no other resource in a canonical path', a
     const { pathname } = new URL(`http://a.test${path}`);
     if (decodeURIComponent(pathname) !== decodeURIComponent(path)) t.fail(`${path} is ${pathname} for a URL parser`);
   }
-  const theirs = askPython<{ decoded: string; normal: string } | null>(
-    t,
-    paths.map((path) => ['path', path] as const),
-  );
+  const theirs = askPython(t, 'path', paths);
   for (const [i, path] of paths.entries()) {
     if (!theirs) break;
     const decoded = decodeURIComponent(path);

@@ -3,10 +3,17 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 
-/** Undefined, with a word, where there is no Python and none is required. */
-export const askPython = <T>(t: Test, questions: readonly (readonly [kind: 'ipv6' | 'name' | 'path', text: string])[]): T[] | undefined => {
+interface Answers {
+  /** The address as a number. */
+  readonly ipv6: string;
+  readonly name: string;
+  readonly path: { readonly decoded: string; readonly normal: string };
+}
+
+/** null for what Python refuses. Undefined, with a word, where there is no Python and none is required. */
+export const askPython = <K extends keyof Answers>(t: Test, kind: K, texts: readonly string[]): (Answers[K] | null)[] | undefined => {
   const { stdout, status, error } = spawnSync('python3', [join(import.meta.dirname, 'oracle.py')], {
-    input: questions.map((question) => JSON.stringify(question)).join('\n'),
+    input: texts.map((text) => JSON.stringify([kind, text])).join('\n'),
     encoding: 'utf8',
     maxBuffer: 64 * 1024 * 1024,
   });
@@ -18,5 +25,5 @@ export const askPython = <T>(t: Test, questions: readonly (readonly [kind: 'ipv6
   return stdout
     .trim()
     .split('\n')
-    .map((line) => JSON.parse(line) as T);
+    .map((line) => JSON.parse(line) as Answers[K] | null);
 };

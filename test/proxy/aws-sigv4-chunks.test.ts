@@ -33,6 +33,7 @@ interface Upload {
   readonly hasTrailer?: boolean;
   readonly headers?: HeaderList;
   readonly buffers?: ReturnType<typeof createBudget>;
+  readonly held?: Uint8Array;
   /** What the target takes; as the program signed unless given. */
   readonly wanted?: Algorithm;
 }
@@ -57,7 +58,8 @@ const upload = (pieces: readonly Uint8Array[] | AsyncIterable<Uint8Array>, given
     destination,
     headers: [['x-amz-content-sha256', payload], ['Content-Encoding', 'aws-chunked'], ...headers] as HeaderList,
   };
-  const body = Symbol.asyncIterator in pieces ? { ...bodyIn([]), chunks: pieces } : bodyIn(pieces);
+  const source = Symbol.asyncIterator in pieces ? { ...bodyIn([]), chunks: pieces } : bodyIn(pieces);
+  const body = given.held === undefined ? source : { ...source, held: given.held };
   const request = { ...asking(asked, credentials), body };
   t.notOk(needsWholeBody(request));
   return inject(request, { ...context, nowMs, buffers });
@@ -161,6 +163,7 @@ t.test('what is not exactly this framing breaks the exchange off', async (t) => 
     'a short signature': `1;chunk-signature=${s.slice(1)}\r\na\r\n${last}`,
     'a long signature': `1;chunk-signature=${s}a\r\na\r\n${last}`,
     'a padded signature': `1;chunk-signature=${s.slice(1)}*\r\na\r\n${last}`,
+    'a signature and padding': `1;chunk-signature=${s}*\r\na\r\n${last}`,
     'a signature in capitals': `1;chunk-signature=${s.toUpperCase()}\r\na\r\n${last}`,
     'a negative size': `-1;chunk-signature=${s}\r\na\r\n${last}`,
     'a size with a prefix': `0x1;chunk-signature=${s}\r\na\r\n${last}`,
@@ -178,6 +181,9 @@ t.test('what is not exactly this framing breaks the exchange off', async (t) => 
   };
   for (const [what, body] of Object.entries(rows)) t.equal(await failure(body), 'framing_invalid', what);
   t.equal(await failure(last), 'none');
+  const bare = oldSignature('sigv4a').replace(/\*+$/, '');
+  const unpadded = `0;chunk-signature=${bare}\r\n\r\n`;
+  t.equal(await failure(unpadded, { algorithm: 'sigv4a' }), 'framing_invalid', 'a signature of version 4a without its padding');
   const trailers: Readonly<Record<string, string>> = {
     'no trailer': '',
     'no signature': 'x-a:1\r\n',
@@ -251,6 +257,19 @@ t.test('a program that breaks off breaks the upload off', async (t) => {
   const buffers = createBudget(1_000);
   await t.rejects(bytesOf(upload(body, { buffers })), { code: 'client_closed' });
   t.equal(buffers.used(), 0);
+});
+
+t.test('a body that was read before, to be sent again, is signed anew each time and no longer counts as read', async (t) => {
+  const whole = framed([Buffer.from('hello')], 'sigv4');
+  const again: AsyncIterable<Uint8Array> = {
+    async *[Symbol.asyncIterator]() {
+      yield whole;
+    },
+  };
+  const prepared = upload(again, { held: whole });
+  t.notOk(prepared.body?.held, 'what is held is not what is sent');
+  const first = await bytesOf(prepared);
+  t.ok((await bytesOf(prepared)).equals(first));
 });
 
 t.test('chunks signed by another algorithm than the target takes are refused before anything is sent', async (t) => {

@@ -6,6 +6,7 @@ import { CopyObjectCommand, GetObjectCommand, ListObjectsV2Command, PutObjectCom
 import { SignatureV4 } from '@smithy/signature-v4';
 import t, { type Test } from 'tap';
 import type { PlacedCredential } from '../../src/core/grant.ts';
+import type { Rule } from '../../src/core/policy.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { startRecorder } from '../fakes/recorder.ts';
 import { type AwsTestKeys, type AwsVerdict, Sha256, verifyAws } from '../support/aws-verifier.ts';
@@ -38,7 +39,12 @@ interface Seen {
   readonly verdict: AwsVerdict;
 }
 
-const setUp = async (t: Test, { algorithm = 'sigv4' as 'sigv4' | 'sigv4a', rules = [allowAll] } = {}) => {
+interface SetUp {
+  readonly algorithm?: 'sigv4' | 'sigv4a';
+  readonly rules?: readonly Rule[];
+}
+
+const setUp = async (t: Test, { algorithm = 'sigv4', rules = [allowAll] }: SetUp = {}) => {
   const seen: Seen[] = [];
   const problems: unknown[] = [];
   const store = new Map<string, Buffer>();
@@ -200,12 +206,18 @@ t.test('an upload whose chunks were signed with placeholder keys is signed anew 
   t.strictSame(seen.at(-1)?.verdict.problems, []);
   t.ok(seen.at(-1)?.verdict.content.equals(content));
 
+  const { 'Content-Length': _, ...unannounced } = headers;
+  const chunked = { ...unannounced, 'Transfer-Encoding': 'chunked' };
+  t.equal((await exchange(agent, { method: 'PUT', url: '/b/chunks', headers: chunked, body })).status, 200);
+  t.strictSame(seen.at(-1)?.verdict.problems, [], 'also where the whole is not announced');
+  t.ok(seen.at(-1)?.verdict.content.equals(content));
+
   const broken = Buffer.concat([body.subarray(0, 300_000), Buffer.from('x'), body.subarray(300_000, -1)]);
   await exchange(agent, { method: 'PUT', url: '/b/broken', headers, body: broken }).then(
     ({ status, text }) => t.match({ status, text }, { status: 400, text: /framing_invalid/ }),
     (error: NodeJS.ErrnoException) => t.match(error.code, /ECONNRESET|EPIPE/, 'or the connection is broken'),
   );
-  t.equal(seen.length, 1, 'what is not soundly framed never arrives whole');
+  t.equal(seen.length, 2, 'what is not soundly framed never arrives whole');
 });
 
 t.test('rules about paths allow no key that could be read as another', async (t) => {

@@ -13,7 +13,7 @@ import type { AwsPlacement } from '../../src/core/grant.ts';
 import type { HeaderList } from '../../src/core/headers.ts';
 import { limits } from '../../src/core/limits.ts';
 import type { Prepared } from '../../src/proxy/exchange.ts';
-import { needsWholeBody } from '../../src/proxy/inject.ts';
+import { inject, needsWholeBody } from '../../src/proxy/inject.ts';
 import { type AwsTestKeys, type AwsVerdict, Sha256, verifyAws } from '../support/aws-verifier.ts';
 import { type Asked, asking, context, credential, injected, refusal } from '../support/injection.ts';
 
@@ -153,6 +153,8 @@ t.test('whatever the program sent and however it signed, what goes out verifies'
     ['Content-Type', 'text/plain; charset=utf-8'],
     ['x-amz-meta-note', 'a   b  c'],
     ['X-Amz-Acl', 'private'],
+    // UTF-8 as it stands on the wire.
+    ['x-amz-meta-name', 'caf\u00c3\u00a9'],
     ['Range', 'bytes=0-9'],
     ['If-None-Match', '"e"'],
     ['User-Agent', 'sdk/1.0'],
@@ -263,6 +265,23 @@ t.test('what the program says of its payload stays: the target holds the body to
   }
 });
 
+t.test('query form: what the URL says of the payload stays; S3 takes the body as it comes, others have it hashed', async (t) => {
+  const asked = (destination: { host: string }, stated = ''): Asked => ({
+    method: 'PUT',
+    query: `?X-Amz-Signature=00${stated}`,
+    body: 'hello',
+    destination,
+  });
+  for (const [service, destination] of Object.entries({ s3, sqs })) {
+    const kept = asked(destination, `&X-Amz-Content-Sha256=${sha256('hello')}`);
+    t.notOk(needsWholeBody(asking(kept, credentialOf(keys))));
+    t.strictSame((await arrived(sign(kept), keys, service)).problems, []);
+    t.equal(needsWholeBody(asking(asked(destination), credentialOf(keys))), service === 'sqs');
+    t.strictSame((await arrived(sign(asked(destination)), keys, service)).problems, []);
+  }
+  t.equal(refused(asked(s3, '&X-Amz-Content-Sha256=STREAMING-AWS4-HMAC-SHA256-PAYLOAD')), 'signature_unsupported');
+});
+
 t.test('every spelling and every copy of the old signature goes', async (t) => {
   const prepared = sign(
     {
@@ -356,6 +375,15 @@ t.test('a signature that cannot be replaced is refused', async (t) => {
         ],
       },
     ],
+    [
+      'one hash twice',
+      {
+        headers: [
+          ['x-amz-content-sha256', sha256('a')],
+          ['X-Amz-Content-Sha256', sha256('a')],
+        ],
+      },
+    ],
     ['event streams', { headers: [['x-amz-content-sha256', 'STREAMING-AWS4-HMAC-SHA256-EVENTS']] }],
     ['chunks of another algorithm', { headers: [['x-amz-content-sha256', 'STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD']], body: 'x' }],
     ['the session of a directory bucket', { headers: [['x-amz-s3session-token', 'token']] }],
@@ -431,13 +459,19 @@ t.test('AWS IoT takes the session token beside the signature', async (t) => {
   t.match(path, /&X-Amz-Signature=[0-9a-f]{64}&X-Amz-Security-Token=[^&]+$/);
 });
 
-t.test('derived keys are kept with the credential, by day, region and service', async (t) => {
-  const asked = asking({ destination: s3 }, credentialOf(keys));
-  t.ok(asked.grant);
-  for (let day = 0; day < limits.awsDerivedKeysMax * 2; day += 1) {
+t.test('one credential signs for every day, region and service that its requests ask for', async (t) => {
+  const { grant } = asking({}, credentialOf(keys));
+  const elsewhere = { host: 'bucket.s3.us-east-2.amazonaws.com' };
+  for (let day = 0; day < limits.awsDerivedKeysMax; day += 1) {
     const at = nowMs + day * 86_400_000;
-    const prepared = injected({ destination: s3 }, [credentialOf(keys)], { nowMs: at });
-    t.strictSame((await arrived(prepared, keys, 's3', { nowMs: at })).problems, [], `day ${day}`);
+    for (const [service, region, destination] of [
+      ['s3', 'eu-west-1', s3] as const,
+      ['s3', 'us-east-2', elsewhere] as const,
+      ['sqs', 'eu-west-1', sqs] as const,
+    ]) {
+      const prepared = inject({ ...asking({ destination }), grant }, { ...context, nowMs: at });
+      t.strictSame((await arrived(prepared, keys, service, { region, nowMs: at })).problems, [], `day ${day}, ${service} in ${region}`);
+    }
   }
 });
 

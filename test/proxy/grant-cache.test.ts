@@ -6,7 +6,7 @@ import { limits } from '../../src/core/limits.ts';
 import { type CacheResult, createGrantCache, grantSchedule } from '../../src/proxy/grant/cache.ts';
 import type { GrantKey } from '../../src/proxy/grant.ts';
 import { createFakeClock } from '../fakes/clock.ts';
-import { grantOf, target } from '../support/path.ts';
+import { bearer, grantOf, target } from '../support/path.ts';
 
 const key: GrantKey = { workload: 'spiffe://outrider.test/ns/demo/sa/app', target: 'echo', configurationVersion: 'c1' };
 const minute = 60_000;
@@ -146,6 +146,94 @@ t.test('each input of the decision has a place of its own in the cache', async (
   t.equal(calls(), keys.length);
   cache.keepOnly('c1');
   t.equal(cache.size(), 3);
+});
+
+/** A cache whose n-th grant has a credential of its own, or as `same` says. */
+const renewing = (answer: (call: number, rejectedGrantId: string | undefined) => Promise<Grant> | Grant = (call) => credentialed(call)) => {
+  const clock = createFakeClock();
+  const asked: (string | undefined)[] = [];
+  const cache = createGrantCache({
+    fetch: async (_key, rejectedGrantId) => {
+      asked.push(rejectedGrantId);
+      return answer(asked.length, rejectedGrantId);
+    },
+    clock,
+    random: () => 0.5,
+  });
+  return { clock, cache, asked };
+};
+const credentialed = (call: number, fingerprint = `f${call}`): Grant =>
+  grantOf(target('echo'), { id: `g${call}`, lifetimeMs: 10 * minute, credentials: [{ ...bearer(`credential-${call}`), fingerprint }] });
+
+t.test('a thousand refused credentials make one fetch, which names the grant that was refused, and all get what it brings', async (t) => {
+  const { cache, asked } = renewing();
+  const rejected = await cache.get(key);
+  const renewed = await Promise.all(Array.from({ length: 1_000 }, async () => cache.renew(key, rejected)));
+  t.same(asked, [undefined, 'g1']);
+  t.same(new Set(renewed.map((grant) => grant?.id)), new Set(['g2']));
+  t.match(cache.get(key), { id: 'g2' }, 'and later requests');
+  t.match(await cache.renew(key, rejected), { id: 'g2' }, 'who is refused late gets what is there');
+  t.equal(asked.length, 2);
+});
+
+t.test('a target that refuses every credential costs one fetch in an interval', async (t) => {
+  const { clock, cache, asked } = renewing();
+  let grant = await cache.get(key);
+  grant = (await cache.renew(key, grant)) as Grant;
+  for (let i = 0; i < 100; i += 1) t.equal(cache.renew(key, grant), undefined, 'at once');
+  clock.advance(limits.grantRejectedIntervalMs - 1);
+  t.equal(cache.renew(key, grant), undefined);
+  clock.advance(1);
+  t.match(await cache.renew(key, grant), { id: 'g3' });
+  t.equal(asked.length, 3);
+});
+
+t.test('a grant with the same credential is no other', async (t) => {
+  const { cache, asked } = renewing((call) => credentialed(call, 'same'));
+  const rejected = await cache.get(key);
+  t.equal(await cache.renew(key, rejected), undefined);
+  t.equal(cache.renew(key, rejected), undefined);
+  t.equal(asked.length, 2);
+});
+
+t.test('a renewal that fails leaves the grant, one that is denied takes it away', async (t) => {
+  for (const code of ['broker_unavailable', 'policy_denied'] as const) {
+    const { cache, asked } = renewing((call) => {
+      if (call > 1) throw new Fault(code);
+      return credentialed(call);
+    });
+    const rejected = await cache.get(key);
+    await t.rejects(Promise.all([cache.renew(key, rejected), cache.renew(key, rejected)]), { code });
+    t.equal(cache.renew(key, rejected), undefined, 'not again at once');
+    if (code === 'broker_unavailable') t.match(cache.get(key), { id: 'g1' });
+    else t.throws(() => cache.get(key), { code });
+    t.equal(asked.length, 2);
+  }
+});
+
+t.test('a renewal is not overtaken by an older refresh, and brings nothing back that was revoked meanwhile', async (t) => {
+  const gates: ((grant: Grant) => void)[] = [];
+  const { clock, cache, asked } = renewing((call) => (call === 1 ? credentialed(1) : new Promise((resolve) => gates.push(resolve))));
+  const rejected = await cache.get(key);
+  clock.advance(8 * minute);
+  t.match(cache.get(key), { id: 'g1' });
+  const renewal = cache.renew(key, rejected);
+  t.same(asked, [undefined, undefined, 'g1'], 'the refresh under way may bring the refused credential');
+  gates[1]?.(credentialed(3));
+  t.match(await renewal, { id: 'g3' });
+  gates[0]?.(credentialed(2, 'f1'));
+  await settled();
+  t.match(cache.get(key), { id: 'g3' });
+
+  const second = renewing((call) => (call === 1 ? credentialed(1) : new Promise((resolve) => gates.push(resolve))));
+  const first = await second.cache.get(key);
+  const late = second.cache.renew(key, first);
+  second.cache.revoke('echo', []);
+  gates[2]?.(credentialed(2));
+  await settled();
+  gates[3]?.(credentialed(3));
+  t.match(await late, { id: 'g3' }, 'the answer that may predate the revocation was dropped');
+  t.equal(second.cache.size(), 0, 'and what was forgotten stays so');
 });
 
 t.test('the cache is bounded', async (t) => {

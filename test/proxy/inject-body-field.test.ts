@@ -4,6 +4,7 @@ import t from 'tap';
 import type { HeaderList } from '../../src/core/headers.ts';
 import { limits } from '../../src/core/limits.ts';
 import { locate, stringMember, withMember } from '../../src/proxy/inject/json-member.ts';
+import { needs, run } from '../pki/external-program.ts';
 import { type Asked, credential, injected, refusal, textOf } from '../support/injection.ts';
 
 const json = (field: string, value = 'the"credential') => credential({ kind: 'body_field', format: 'json', field }, value);
@@ -215,7 +216,7 @@ t.test('for any document and place, what is read back there is the credential, a
 
 t.test('what is taken for JSON is what JSON.parse takes', async () => {
   const mutated = fc
-    .tuple(document, fc.array(fc.tuple(fc.nat(200), fc.constantFrom(...'{}[]",:\\u0e1-.tn \t')), { maxLength: 3 }))
+    .tuple(document, fc.array(fc.tuple(fc.nat(200), fc.constantFrom(...Array.from('{}[]",:\\u0e1-.tn \t'))), { maxLength: 3 }))
     .map(([value, changes]) => {
       let text = written(value, ' ');
       for (const [at, char] of changes) text = text.slice(0, at) + char + text.slice(at + 1);
@@ -238,4 +239,63 @@ t.test('what is taken for JSON is what JSON.parse takes', async () => {
     }),
     { seed, numRuns: 3_000 },
   );
+});
+
+/** With either separator: older readers take ";" for one. */
+const pythonReads = `
+import json, sys
+from urllib.parse import parse_qs
+for line in sys.stdin:
+    found = [parse_qs(json.loads(line), keep_blank_values=True, separator=separator) for separator in "&;"]
+    print(json.dumps([value for form in found for name, values in form.items() if name.lower() == "key" for value in values]))
+`;
+
+t.test('whatever form or query the program sends, other readers find ours and nothing else', needs('python3'), async (t) => {
+  const pieces = [
+    'key',
+    'KEY',
+    '=',
+    '&',
+    '&&',
+    ';',
+    'theirs',
+    'a',
+    'a=1',
+    '%6b',
+    'ey',
+    '%',
+    '%2',
+    '%zz',
+    '+',
+    '%20',
+    '%3D',
+    '%26',
+    '%3B',
+    '?',
+    '#',
+  ];
+  const more = ['key=theirs', 'Key=theirs', 'k%65y', '[', ']', '.', '%00', '%c3%28'];
+  const text = fc.array(fc.constantFrom(...pieces, ...more), { minLength: 1, maxLength: 8 }).map((parts) => parts.join(''));
+  const written = fc.sample(text, { seed, numRuns: 5_000 });
+  const inQuery = credential({ kind: 'query', name: 'key' }, 'ours');
+  const forms = await Promise.all(written.map((body) => sent(asForm(body), form('key', 'ours'))));
+  const queries = written.map((query) =>
+    injected({ query: `?${query}` }, [inQuery])
+      .path.split('?')
+      .slice(1)
+      .join('?'),
+  );
+  const all = [...forms, ...queries];
+  const { ok, output } = run('python3', ['-c', pythonReads], { input: all.map((one) => `${JSON.stringify(one)}\n`).join('') });
+  t.ok(ok, output.slice(-500));
+  const byPython = output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as string[]);
+  t.equal(byPython.length, all.length);
+  for (const [index, one] of all.entries()) {
+    const here = [...new URLSearchParams(one)].filter(([name]) => name.toLowerCase() === 'key').map(([, value]) => value);
+    const isOurs = here.join() === 'ours' && byPython[index]?.every((value) => value === 'ours') && byPython[index]?.length > 0;
+    if (!isOurs) t.fail(`${JSON.stringify(one)} was read as ${JSON.stringify([here, byPython[index]])}`);
+  }
 });

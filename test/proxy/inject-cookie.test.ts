@@ -1,12 +1,13 @@
 /** A credential as a cookie: the program's others stay, whatever some server would read as ours goes. */
+import * as fc from 'fast-check';
 import t from 'tap';
+import type { HeaderList } from '../../src/core/headers.ts';
+import { needs, run } from '../pki/external-program.ts';
 import { credential, injected, refusal } from '../support/injection.ts';
 
 const session = (value = 'the-credential') => credential({ kind: 'cookie', name: 'session' }, value);
-const cookiesSent = (...fields: readonly string[]): (readonly [string, string])[] =>
-  injected({ headers: fields.map((value) => ['Cookie', value]) }, [session()]).headers.filter(
-    ([name]) => name.toLowerCase() === 'cookie',
-  ) as (readonly [string, string])[];
+const cookiesSent = (...fields: readonly string[]): HeaderList =>
+  injected({ headers: fields.map((value) => ['Cookie', value]) }, [session()]).headers.filter(([name]) => name.toLowerCase() === 'cookie');
 
 t.test('it is set beside the cookies of the program, in one field', async (t) => {
   t.strictSame(cookiesSent(), [['cookie', 'session=the-credential']], 'where there was none');
@@ -50,6 +51,9 @@ t.test('every cookie that some server reads by its name is replaced', async (t) 
     'a="x; session=theirs',
     ';;session=theirs;',
     'session=a=b=theirs',
+    'a=1 session=theirs',
+    'a=1= session=theirs,',
+    '.$Version=1\tsession=theirs',
   ];
   for (const written of theirs) {
     const [[, value] = ['', ''], ...others] = cookiesSent(written);
@@ -93,4 +97,77 @@ t.test('an answer may not repeat it', async (t) => {
     injected({}, [session()]).unspoken.map((secret) => secret.reveal()),
     ['the-credential'],
   );
+});
+
+/** http.cookies of Python ends cookies at spaces too, reads quotes and escapes, and gives up where it does not understand. */
+const pythonReads = `
+import json, sys
+from http.cookies import CookieError, SimpleCookie
+for line in sys.stdin:
+    cookies = SimpleCookie()
+    try:
+        cookies.load(json.loads(line))
+    except CookieError:
+        pass
+    print(json.dumps([cookie.value for name, cookie in cookies.items() if name.lower() == "session"]))
+`;
+
+t.test('whatever cookies the program sends, another reader finds ours or none', needs('python3'), async (t) => {
+  const seed = Date.now() & 0x7fffffff;
+  t.comment(`seed ${seed}`);
+  const pieces = [
+    'session',
+    'SESSION',
+    '=',
+    '=',
+    ';',
+    '; ',
+    ';;',
+    ',',
+    '"',
+    ' ',
+    '\t',
+    '$',
+    'theirs',
+    'a',
+    'a=1',
+    'b="x',
+    '%73',
+    '.',
+    '[',
+    ']',
+    '\\',
+    '\\073',
+  ];
+  const more = [
+    '$Version=1',
+    'Path=/',
+    'expires=Thu, 01 Jan',
+    'session=theirs',
+    '"session"=theirs',
+    'httponly',
+    '\\"',
+    "'",
+    ':',
+    '@',
+    '{',
+    '/',
+    '<',
+    '&',
+    '+',
+  ];
+  const field = fc.array(fc.constantFrom(...pieces, ...more), { minLength: 1, maxLength: 8 }).map((parts) => parts.join('').trim());
+  const written = fc.sample(field, { seed, numRuns: 10_000 });
+  const sent = written.map((value) => cookiesSent(value)[0]?.[1] as string);
+  const { ok, output } = run('python3', ['-c', pythonReads], { input: sent.map((value) => `${JSON.stringify(value)}\n`).join('') });
+  t.ok(ok, output.slice(-500));
+  const read = output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as string[]);
+  t.equal(read.length, sent.length);
+  for (const [index, values] of read.entries())
+    if (values.some((value) => value !== 'the-credential'))
+      t.fail(`${JSON.stringify(written[index])} became ${JSON.stringify(sent[index])}`);
+  t.ok(read.filter(({ length }) => length === 1).length > 1_000, 'it finds it more often than not');
 });

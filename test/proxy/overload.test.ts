@@ -230,6 +230,8 @@ interface FakeSocket {
   isDestroyed: boolean;
 }
 
+const turns = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(() => setImmediate(resolve))));
+
 const roomFor = (max: number) => {
   let at = 0;
   const standings = new Map<FakeSocket, Standing>();
@@ -270,6 +272,7 @@ t.test('a body that comes at a kibibyte a second is never closed for another, a 
   steady.bytesRead += limits.clientSlowBytesPerSecond;
   slow.bytesRead += 1_000;
   t.equal(occupancy.makeRoom(), 1);
+  await turns();
   t.same([slow.isDestroyed, steady.isDestroyed], [true, false]);
 });
 
@@ -285,6 +288,7 @@ t.test('an answer that is read at a kibibyte a second stays, one that is read by
     if (second < 9) occupancy.makeRoom();
   }
   t.equal(occupancy.makeRoom(), 1);
+  await turns();
   t.same([slow.isDestroyed, steady.isDestroyed], [true, false]);
 });
 
@@ -302,11 +306,56 @@ t.test('who was just opened, who was just answered, who waits for us and who is 
     [false, false, false, false],
   );
   pass(300);
-  t.equal(open().isIn, true, 'the two that said nothing since have made room');
+  t.equal(open().isIn, true, 'one that said nothing since makes room');
+  await turns();
   t.same(
     [waiting, held].map(({ isDestroyed }) => isDestroyed),
     [false, false],
   );
+});
+
+t.test('who has never asked for anything goes before who is between two requests, whoever came first', async (t) => {
+  const { open, pass, stand, occupancy } = roomFor(2);
+  const kept = open();
+  pass(60_000);
+  const mute = open();
+  stand(mute, 'new');
+  pass(300);
+  occupancy.makeRoom();
+  await turns();
+  t.same([kept.isDestroyed, mute.isDestroyed], [false, true]);
+});
+
+t.test('who is chosen and speaks in the same turn of the loop stays', async (t) => {
+  const { open, pass, stand, occupancy, closed } = roomFor(16);
+  const [kept, mute, half] = [open(), open(), open()];
+  stand(mute, 'new');
+  stand(half, 'new');
+  for (const [chosen, speak] of [
+    [kept, () => (kept.bytesRead += 10)],
+    [
+      mute,
+      () => {
+        mute.bytesRead += 100;
+        stand(mute, 'waiting');
+      },
+    ],
+  ] as const) {
+    for (const one of [kept, mute, half]) stand(one, one === chosen ? (one === mute ? 'new' : 'idle') : 'waiting');
+    pass(60_000);
+    t.equal(occupancy.makeRoom(), 1);
+    speak();
+    await turns();
+    t.equal(chosen.isDestroyed, false);
+  }
+  stand(half, 'new');
+  stand(kept, 'waiting');
+  pass(60_000);
+  occupancy.makeRoom();
+  half.bytesRead += 1;
+  await turns();
+  t.equal(half.isDestroyed, true, 'a byte more of a head is no request');
+  t.same(closed, ['connections_idle']);
 });
 
 t.test('a flood is turned away without a search for each', async (t) => {

@@ -24,7 +24,7 @@ t.test('a good file is one line with what is in it and its version', async (t) =
   t.equal(status, 0);
   t.match(
     lines.at(-1),
-    /broker-kubernetes\.yaml: broker configuration is valid \(3 workloads, 6 targets, 7 providers, 3 policies\), version [0-9a-f]{16}$/,
+    /broker-kubernetes\.yaml: broker configuration is valid \(3 workloads, 12 targets, 9 providers, 3 policies\), version [0-9a-f]{16}$/,
   );
   t.match(run('--config', join(config, 'demo/broker.yaml')).lines.at(-1), /\(2 workloads, 1 target, 1 provider, 1 policy\)/);
   t.match(run('--config', join(config, 'demo/proxy.yaml')).lines.at(-1), /proxy configuration is valid, version [0-9a-f]{16}$/);

@@ -39,7 +39,7 @@ t.test('a file that cannot be read is one problem that says why', async (t) => {
   const cases: readonly (readonly [file: string, message: RegExp])[] = [
     [join(dir, 'missing.yaml'), /no such file/],
     [join(dir, 'large.yaml', 'x'), /no such file/],
-    [join(dir, 'large.yaml'), /larger than 1048576 bytes/],
+    [join(dir, 'large.yaml'), new RegExp(`larger than ${limits.configurationBytesMax} bytes`)],
     [join(dir, 'latin1.yaml'), /not UTF-8/],
     [join(dir, 'folder'), /directory/],
     [join(dir, 'loop'), /link/],

@@ -102,10 +102,16 @@ t.test('the example for a cluster shows every kind there is', async (t) => {
   t.same(kinds(cluster?.attestors), ['projected_token', 'token_review']);
   t.same(kinds(cluster?.providers), ['jwt', 'oauth2_client_credentials', 'static_file', 'x509']);
   t.same(kinds(cluster?.targets.flatMap(({ credentials }) => credentials.map(({ placement }) => placement))), [
+    'aws_sigv4',
     'basic',
     'bearer',
+    'body_field',
     'client_certificate',
+    'cookie',
+    'dpop',
     'header',
+    'hmac',
+    'path_segment',
     'query',
   ]);
 });
@@ -123,6 +129,7 @@ t.test('a default that an example names in a comment is the default', async (t) 
   t.equal(commented('broker.yaml', 'keyOverlap'), `${(laptop?.broker.issuer.keyOverlapMs ?? 0) / 3_600_000}h`);
   t.equal(commented('broker.yaml', 'svidLifetime'), `${(laptop?.broker.svidLifetimeMs ?? 0) / 3_600_000}h`);
   t.equal(commented('broker.yaml', 'protocol'), laptop?.broker.targets[0]?.protocol);
+  t.equal(commented('broker.yaml', 'paths'), laptop?.broker.targets[0]?.paths);
   t.equal(`TLSv${commented('broker.yaml', 'tlsVersionMin')}`, laptop?.broker.targets[0]?.tlsVersionMin);
   t.equal(commented('proxy.yaml', 'eventQueueMax'), String(laptop?.proxy.eventQueueMax));
   t.equal(commented('proxy.yaml', 'unmatchedPrivateAddresses'), laptop?.proxy.upstream.unmatchedPrivateAddresses);

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import * as fc from 'fast-check';
 import t, { type Test as Tap } from 'tap';
-import { parseSettings, SettingsError, settingsKinds, warningsOf } from '../../src/settings/document.ts';
+import { Secret } from '../../src/core/secret.ts';
+import { parseSettings, type Settings, SettingsError, settingsKinds, warningsOf } from '../../src/settings/document.ts';
 
 const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
 t.comment(`seed ${seed}`);
@@ -17,13 +18,43 @@ const examples = readdirSync(config, { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.yaml'))
   .map((file) => readFileSync(join(config, file), 'utf8'));
 
-/** Everything that reading `text` can show anyone. */
+/** The longest that one text took. */
+let slowestMs = 0;
+
+/** A path to something that may be changed, or undefined. */
+const thawed = (value: unknown, at = 'settings'): string | undefined => {
+  // A secret keeps its text where nobody reaches it.
+  if (typeof value !== 'object' || value === null || value instanceof Secret) return undefined;
+  if (!Object.isFrozen(value)) return at;
+  for (const [name, member] of Object.entries(value)) {
+    const found = thawed(member, `${at}.${name}`);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+};
+
+const readTimed = (text: string): Settings => {
+  const startedAt = performance.now();
+  try {
+    return parseSettings(text, 'f.yaml');
+  } finally {
+    slowestMs = Math.max(slowestMs, performance.now() - startedAt);
+  }
+};
+
+/** Everything that reading `text` can show anyone: settings that nobody can change, or problems that each say where. */
 const shownBy = (text: string): string => {
   try {
-    const settings = parseSettings(text, 'f.yaml');
+    const settings = readTimed(text);
+    const loose = thawed(settings);
+    if (loose !== undefined) throw new Error(`${loose} can be changed`);
     return warningsOf(settings).join('\n');
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
+    const lines = text.split(/\r\n|\r|\n/).length;
+    const astray = error.problems.find(({ line, column, message }) => !(line >= 1 && line <= lines && column >= 1) || message === '');
+    if (error.problems.length === 0 || astray !== undefined)
+      throw new Error(`a problem without a place: ${JSON.stringify(astray)}`, { cause: error });
     return [error.message, error.stack, inspect(error, { depth: 9 }), JSON.stringify(error.problems)].join('\n');
   }
 };
@@ -186,4 +217,22 @@ t.test('random values under our keys, and under keys that reach prototypes, are 
     );
   holds(t, text, 700);
   t.equal(({} as Record<string, unknown>)['polluted'], undefined);
+});
+
+t.test('no text takes long to read, also one that refers to itself over and over', async (t) => {
+  const bombs = [
+    `kind: broker\na: &a [${'x, '.repeat(50)}x]\n${Array.from({ length: 9 }, (_, i) => `${'bcdefghij'[i]}: &${'bcdefghij'[i]} [${`*${'abcdefghi'[i]}, `.repeat(9)}*${'abcdefghi'[i]}]`).join('\n')}\n`,
+    `kind: broker\na: ${'['.repeat(20_000)}`,
+    `kind: broker\na: ${'{a: '.repeat(5_000)}`,
+    `kind: broker\na: "${'\\x41'.repeat(100_000)}"`,
+    `kind: proxy\n${'- '.repeat(10_000)}`,
+    `kind: broker\ntargets:\n${'  - {}\n'.repeat(5_000)}`,
+    `kind: broker\n${'k: v\n'.repeat(5_000)}`,
+    `kind: broker\na: !!binary |\n${'  AAAA\n'.repeat(10_000)}`,
+    `kind: broker\na: ${'a'.repeat(500_000)}!`,
+    `kind: broker\n${'? '.repeat(5_000)}`,
+    `kind: broker\na: ${'#'.repeat(300_000)}\nb: ${'&a '.repeat(3_000)}`,
+  ];
+  for (const bomb of bombs) shownBy(bomb);
+  t.ok(slowestMs < 10_000, `the slowest text of all took ${Math.round(slowestMs)} ms`);
 });

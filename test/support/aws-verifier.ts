@@ -89,7 +89,9 @@ export const verifyAws = async (request: ArrivedRequest, keys: AwsTestKeys, term
   const headers: Record<string, string> = {};
   for (const [name, value] of request.headers) {
     const lower = name.toLowerCase();
-    headers[lower] = headers[lower] === undefined ? value.trim() : `${headers[lower]},${value.trim()}`;
+    // The SDK's texts are Unicode; on the wire a character is a byte.
+    const text = Buffer.from(value.trim(), 'latin1').toString('utf8');
+    headers[lower] = headers[lower] === undefined ? text : `${headers[lower]},${text}`;
   }
   const mark = request.url.indexOf('?');
   const path = mark < 0 ? request.url : request.url.slice(0, mark);

@@ -7,7 +7,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { AccessEventDraft } from '../../src/core/access-event.ts';
-import { createBudget } from '../../src/core/budget.ts';
+import { type Budget, createBudget } from '../../src/core/budget.ts';
 import { Fault } from '../../src/core/fault.ts';
 import { limits } from '../../src/core/limits.ts';
 import type { Grant, PlacedCredential } from '../../src/core/grant.ts';
@@ -120,6 +120,8 @@ export interface Path {
   readonly events: AccessEventDraft[];
   readonly logs: string[];
   readonly metrics: () => Promise<string>;
+  /** What is held of bodies and answers. */
+  readonly buffers: Budget;
   /** As at a shutdown. */
   readonly drain: (timeoutMs: number) => Promise<void>;
   readonly close: () => Promise<void>;
@@ -159,6 +161,7 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
     clock,
     log,
   };
+  const buffers = createBudget(limits.heldBytesTotalMax);
   const pipeline = createPipeline({
     ...shared,
     identity: () => ({ identity: { spiffeId: 'spiffe://outrider.test/ns/demo/sa/app', attestationId: 'a1' }, fault: undefined }),
@@ -170,7 +173,7 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
       },
     },
     outbound,
-    buffers: createBudget(limits.heldBytesTotalMax),
+    buffers,
   });
   const listener = await startListener({
     host: options.host ?? '127.0.0.1',
@@ -209,6 +212,7 @@ export const startPath = async (options: PathOptions): Promise<Path> => {
     events,
     logs,
     metrics: () => metrics.expose(),
+    buffers,
     close: async () => {
       transparent?.close();
       await listener.drain(1_000);

@@ -201,9 +201,11 @@ const chunksOf = (
   if (announced !== undefined && !/^[0-9]{1,15}$/.test(announced)) {
     throw new Fault('framing_invalid', { detail: 'x-amz-decoded-content-length is not a length.' });
   }
-  const { held: _, ...rest } = body;
   return {
-    ...rest,
+    // Called, not copied: a body's methods are its own.
+    bytes: () => body.bytes(),
+    trailers: () => body.trailers(),
+    release: () => body.release?.(),
     chunks: signChunks(body.chunks, {
       scope,
       sign: (text) => keyring.sign(scope, text),

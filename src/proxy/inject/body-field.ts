@@ -7,7 +7,6 @@ import { jsonPointer } from '../../core/placement.ts';
 import { parametersNamed, withQueryParameter } from '../../core/request-target.ts';
 import type { BodySource } from '../exchange.ts';
 import type { Draft, Placer } from '../inject.ts';
-import { heldBody } from '../hold.ts';
 import { stringMember, withMember } from './json-member.ts';
 import { readText } from './text.ts';
 
@@ -76,9 +75,18 @@ export const bodyFieldValues = (draft: Draft, { format, field }: BodyField): rea
 const withLength = (headers: HeaderList, length: number): HeaderList =>
   headers.map(([name, value]) => [name, name.toLowerCase() === 'content-length' ? String(length) : value]);
 
-/** `bytes` counts what the program sent, which stays as it is. */
-const sameBut = (body: BodySource, bytes: Uint8Array): BodySource =>
-  heldBody(bytes, { trailers: () => body.trailers(), bytes: () => body.bytes(), release: () => body.release?.() });
+/** All of it is at hand. `bytes` counts what the program sent, which stays as it is. */
+const sameBut = (body: BodySource, bytes: Uint8Array): BodySource => ({
+  held: bytes,
+  chunks: {
+    async *[Symbol.asyncIterator]() {
+      if (bytes.length > 0) yield bytes;
+    },
+  },
+  bytes: () => body.bytes(),
+  trailers: () => body.trailers(),
+  release: () => body.release?.(),
+});
 
 export const bodyField: Placer<BodyField> = {
   read: readText,

@@ -19,12 +19,16 @@ const nameKey = (written: string): string => {
   return decoded.trim().replace(/[ .[]/g, '_').toLowerCase();
 };
 
-/** A cookie with its name and value as they stand. Some servers also end one at a comma, so each part between commas may be one. */
-const isNamed = (pair: string, key: string): boolean =>
-  pair.split(',').some((part) => {
-    const bare = part.replace(/^[\s=]+/, '');
-    return nameKey(bare.split('=', 1)[0] as string) === key;
-  });
+/**
+ * Whether some server reads a cookie of this name in what stands between two semicolons. Some end a cookie at a comma or a space too
+ * (RFC 2109, Python's http.cookies), so what stands behind one may be another.
+ */
+const isNamed = (pair: string, key: string): boolean => {
+  const joined = pair.replace(/\s*=\s*/g, '=');
+  const parts = [pair, joined].flatMap((text) => text.split(/[,\s]+/).filter((part, index) => index === 0 || part.includes('=')));
+  // A name with a space in it is one to those who end cookies at semicolons alone.
+  return [pair, ...parts].some((part) => nameKey(part.replace(/^[\s=]+/, '').split('=', 1)[0] as string) === key);
+};
 
 const cookiesIn = (headers: HeaderList): string[] =>
   valuesOf(headers, 'cookie')

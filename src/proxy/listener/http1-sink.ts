@@ -14,6 +14,8 @@ import { splice } from './splice.ts';
 export interface Http1SinkParts {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
+  /** Calls back when the response is closed. */
+  readonly onClose: (then: () => void) => void;
   /** Monotonic ms. */
   readonly now: () => number;
   /** What the program sent after the head of an upgrade, and before its answer. */
@@ -23,6 +25,7 @@ export interface Http1SinkParts {
 export class Http1Sink implements ResponseSink {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
+  readonly #onClose: (then: () => void) => void;
   readonly #now: () => number;
   readonly #early: Buffer;
   #status = 0;
@@ -30,20 +33,25 @@ export class Http1Sink implements ResponseSink {
   #firstByteAt = 0;
   #isEnded = false;
   #hasContinued = false;
+  /** The turn in which the head was given is over: nothing waits any longer. */
+  #isLate = false;
+  /** The first bytes of the body, not written yet. */
+  #held: Uint8Array | undefined;
   #upgradedBytes = 0;
   /** Called before the connection is joined to the target's. */
   beforeUpgrade: () => void = () => undefined;
 
-  constructor({ request, response, now, early = noBytes }: Http1SinkParts) {
+  constructor({ request, response, onClose, now, early = noBytes }: Http1SinkParts) {
     this.#request = request;
     this.#response = response;
+    this.#onClose = onClose;
     this.#now = now;
     this.#early = early;
     response.sendDate = false;
     // Whatever its TE says: HTTP/1.0 has no chunks.
     if (request.httpVersion === '1.0') response.useChunkedEncodingByDefault = false;
     // A broken connection is told by 'close'; without a listener its error would end the process.
-    response.on('error', () => undefined);
+    response.on('error', ignore);
   }
 
   /** HTTP/1.0 has no interim answers (RFC 9110 section 15.2). The connection is this answer's alone: requests are taken one by one. */
@@ -68,16 +76,37 @@ export class Http1Sink implements ResponseSink {
     if (asked.expect !== undefined && !this.#hasContinued && !complete) this.#response.shouldKeepAlive = false;
     // HTTP/2 has no reason phrases; some programs of HTTP/1 want one.
     this.#response.writeHead(status, reason === '' ? (STATUS_CODES[status] ?? '') : reason, toRaw(headers));
-    // A head whose body takes its time (event streams) must not wait for it; one with a body at hand goes out with it.
+    laterInTurn(this);
+  }
+
+  /**
+   * What there is at the end of the turn goes out: a head whose body takes its time (event streams) must not wait for it, one with a
+   * body at hand goes out with it.
+   */
+  flush(): void {
+    this.#isLate = true;
+    if (this.#isEnded || this.#response.destroyed) return;
     // An empty write rather than flushHeaders(), which writes the head as UTF-8 and so changes the bytes of a field above ASCII.
-    setImmediate(() => {
-      if (!this.#isEnded && this.#bytes === 0 && !this.#response.destroyed) this.#response.write(noBytes);
-    });
+    if (this.#held || this.#bytes === 0) this.#response.write(this.#takeHeld() ?? noBytes);
   }
 
   write(chunk: Uint8Array): boolean {
+    const isWithHead = this.#bytes === 0 && !this.#isLate;
     this.#bytes += chunk.length;
+    // Held until the end, if that is near: head and body in one buffer cost half of what they do in two.
+    if (isWithHead && chunk.length <= heldBytesMax) {
+      this.#held = chunk;
+      return true;
+    }
+    const held = this.#takeHeld();
+    if (held) this.#response.write(held);
     return this.#response.write(chunk);
+  }
+
+  #takeHeld(): Uint8Array | undefined {
+    const held = this.#held;
+    this.#held = undefined;
+    return held;
   }
 
   onDrain(resume: () => void): void {
@@ -89,15 +118,23 @@ export class Http1Sink implements ResponseSink {
     // Without a chunked body there is no place for them, and a recipient may do without (RFC 9110 section 6.5.1).
     if (trailers.length > 0 && this.#response.chunkedEncoding)
       this.#response.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
-    this.#response.end(() => {
-      if (this.#request.complete) return;
-      // Answered before the request was all here: what still comes is dropped for a moment, so that the program can read the
-      // answer, then the connection goes (THREATS F-3).
-      this.#request.resume();
-      setTimeout(() => {
-        if (!this.#request.complete) this.#request.socket.destroy();
-      }, limits.earlyAnswerDrainMs).unref();
-    });
+    const held = this.#takeHeld();
+    // As Latin-1 it is joined to the head; a view of bytes would be written beside it.
+    if (held) this.#response.end(Buffer.from(held.buffer, held.byteOffset, held.length).toString('latin1'), 'latin1');
+    else this.#response.end();
+    if (!this.#request.complete) this.#response.once('finish', () => this.#dropRest());
+  }
+
+  /**
+   * Answered before the request was all here: what still comes is dropped for a moment, so that the program can read the answer, then
+   * the connection goes (THREATS F-3).
+   */
+  #dropRest(): void {
+    if (this.#request.complete) return;
+    this.#request.resume();
+    setTimeout(() => {
+      if (!this.#request.complete) this.#request.socket.destroy();
+    }, limits.earlyAnswerDrainMs).unref();
   }
 
   async upgrade(headers: HeaderList, target: Duplex): Promise<void> {
@@ -128,10 +165,9 @@ export class Http1Sink implements ResponseSink {
 
   onGone(gone: () => void): void {
     if (this.#response.destroyed && !this.#response.writableFinished) return gone();
-    this.#response.once('close', () => {
+    return this.#onClose(() => {
       if (!this.#response.writableFinished) gone();
     });
-    return undefined;
   }
 
   hasStarted(): boolean {
@@ -152,6 +188,22 @@ export class Http1Sink implements ResponseSink {
 }
 
 const noBytes = Buffer.alloc(0);
+const ignore = (): void => undefined;
+
+/** The first chunk of a body is held up to this size: what Node writes from the stack in one piece, with room for the head. */
+const heldBytesMax = 8 * 1024;
+
+/** Sinks whose head was given in this turn of the event loop: one call back for all of them. */
+let sinksOfTurn: Http1Sink[] = [];
+const laterInTurn = (sink: Http1Sink): void => {
+  sinksOfTurn.push(sink);
+  if (sinksOfTurn.length > 1) return;
+  setImmediate(() => {
+    const sinks = sinksOfTurn;
+    sinksOfTurn = [];
+    for (const one of sinks) one.flush();
+  });
+};
 
 const headBytes = (status: number, headers: HeaderList): string =>
   `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${headers.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;

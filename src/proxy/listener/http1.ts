@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { asFault, Fault, type FaultCode } from '../../core/fault.ts';
-import { fromRaw } from '../../core/headers.ts';
+import { fromRaw, type HeaderList } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import type { Accepted } from '../exchange.ts';
 import { problemBytes, respond } from '../respond.ts';
@@ -40,11 +40,26 @@ interface Exchange {
   readonly body: StreamBody | undefined;
 }
 
+/** A request's time until its answer is closed. One listener does for all who wait for that: there are several for every request. */
+interface Turn {
+  isOver: boolean;
+  readonly afterwards: (() => void)[];
+}
+
+const turnOf = (response: ServerResponse): Turn => {
+  const turn: Turn = { isOver: false, afterwards: [] };
+  response.on('close', () => {
+    turn.isOver = true;
+    for (const afterwards of turn.afterwards.splice(0)) afterwards();
+  });
+  return turn;
+};
+
 /** What one connection is in the middle of. */
 interface Line {
   current: Exchange | undefined;
-  /** Settles when the connection may take its next request. */
-  turn: Promise<void> | undefined;
+  /** Of the request before: when it is over, the connection may take its next one. */
+  turn: Turn | undefined;
   /** Requests that wait for their turn. */
   waiting: number;
   /** The parser has given up: what it had not read whole by then never will be. */
@@ -67,27 +82,31 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
 
   /**
    * A pipelined request waits for the answer before it, so that an unsafe one never overtakes (RFC 9112 section 9.3.2). After an answer
-   * that ends the connection, whatever else it has sent is nobody's request. `response` is what the next one waits for.
+   * that ends the connection, whatever else it has sent is nobody's request. `turn`, of `response`, is what the next one waits for.
    */
-  const inTurn = (socket: Socket, response: ServerResponse | undefined, take: () => void): void => {
-    const line = lineOf(socket);
+  const inTurn = (socket: Socket, line: Line, own: { turn: Turn; response: ServerResponse } | undefined, take: () => void): void => {
     const before = line.turn;
-    if (response) line.turn = new Promise((resolve) => response.once('close', () => resolve()));
+    if (own) line.turn = own.turn;
     if (before === undefined) return take();
+    const takeIfOpen = (): void => {
+      if (!socket.destroyed && !socket.writableEnded && !own?.response.destroyed) take();
+    };
+    if (before.isOver) return takeIfOpen();
     line.waiting += 1;
     if (line.waiting > limits.clientPipelinedRequestsMax) {
       if (!socket.destroyed) handlers.refused(new Fault('overloaded', { detail: 'Too many requests wait on one connection.' }));
       return void socket.destroy();
     }
-    return void before.then(() => {
-      line.waiting -= 1;
-      if (!socket.destroyed && !socket.writableEnded && !response?.destroyed) take();
-    });
+    return void before.afterwards.push(() =>
+      queueMicrotask(() => {
+        line.waiting -= 1;
+        takeIfOpen();
+      }),
+    );
   };
 
-  const accept = (request: IncomingMessage, admitted: Admitted): Omit<Accepted, 'body' | 'upgrade' | 'sink'> => {
+  const accept = (request: IncomingMessage, headers: HeaderList, admitted: Admitted): Omit<Accepted, 'body' | 'upgrade' | 'sink'> => {
     const claims = connections.get(request.socket);
-    const headers = fromRaw(request.rawHeaders);
     const { scheme, absolute, rawTarget } = readRequestTarget(request.url as string, claims?.scheme);
     return {
       ...identifiers(headers, clock),
@@ -108,38 +127,43 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     respond(sink, fault, { id: randomUUID(), headers: fromRaw(request.rawHeaders) });
   };
 
-  const track = (response: ServerResponse): void => {
+  const track = (response: ServerResponse, turn: Turn): void => {
     if (isLast) response.shouldKeepAlive = false;
     open.add(response);
-    response.once('close', () => {
+    turn.afterwards.push(() => {
       open.delete(response);
       if (isDraining) server.closeIdleConnections();
     });
   };
 
-  const onRequest = (request: IncomingMessage, response: ServerResponse): void =>
-    inTurn(request.socket, response, () => {
-      const line = lineOf(request.socket);
-      const sink = new Http1Sink({ request, response, now: clock.monotonic });
-      track(response);
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    const { socket } = request;
+    const line = lineOf(socket);
+    const turn = turnOf(response);
+    inTurn(socket, line, { turn, response }, () => {
+      const sink = new Http1Sink({ request, response, onClose: (then) => turn.afterwards.push(then), now: clock.monotonic });
+      track(response, turn);
       try {
         if (line.failure && !request.complete) throw line.failure;
-        const admitted = admit(headOf(request));
+        const head = headOf(request);
+        const admitted = admit(head);
         const body = admitted.hasBody ? bodyOf(request, sink, admitted, patience) : undefined;
         line.current = { request, response, body };
-        const accepted: Accepted = { ...accept(request, admitted), body, upgrade: undefined, sink };
-        void handlers.request(accepted).then(() => body?.return());
+        const handled = handlers.request({ ...accept(request, head.headers, admitted), body, upgrade: undefined, sink });
+        if (body) void handled.then(() => body.return());
       } catch (thrown) {
         refuse(request, sink, thrown);
       }
     });
+  };
 
   /** From here the connection is no longer the HTTP server's: its answer, errors and time limits are ours. */
   const onUpgrade = (request: IncomingMessage, socket: Socket, early: Buffer): void => {
     socket.on('error', () => undefined);
     const stopWatching = watchLeaving(socket);
     const response = new ServerResponse(request);
-    inTurn(socket, response, () => {
+    const turn = turnOf(response);
+    inTurn(socket, lineOf(socket), { turn, response }, () => {
       // Here and not before: the answer to the request before this one has set the time limit of an idle connection.
       socket.setTimeout(0);
       response.assignSocket(socket);
@@ -148,14 +172,15 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
         stopWatching();
         leave(socket);
       });
-      const sink = new Http1Sink({ request, response, now: clock.monotonic, early });
-      track(response);
+      const sink = new Http1Sink({ request, response, onClose: (then) => turn.afterwards.push(then), now: clock.monotonic, early });
+      track(response, turn);
       // Taken from the response when it is joined to the target, so that the response's own end never comes.
       socket.once('close', () => open.delete(response));
       try {
-        const admitted = admit(headOf(request));
+        const head = headOf(request);
+        const admitted = admit(head);
         sink.beforeUpgrade = stopWatching;
-        void handlers.request({ ...accept(request, admitted), body: undefined, upgrade: admitted.upgrade, sink });
+        void handlers.request({ ...accept(request, head.headers, admitted), body: undefined, upgrade: admitted.upgrade, sink });
       } catch (thrown) {
         refuse(request, sink, thrown);
       }
@@ -164,7 +189,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
 
   const onConnectMethod = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
     socket.on('error', () => undefined);
-    inTurn(socket, undefined, () => {
+    inTurn(socket, lineOf(socket), undefined, () => {
       socket.setTimeout(0);
       try {
         if (connections.has(socket))
@@ -192,7 +217,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     if (isInBody) current.body?.fail(fault);
     if (fault.code === 'client_closed' || (isInBody && current.response.headersSent)) return void socket.destroy();
     if (isInBody && current.body) return undefined;
-    return inTurn(socket, undefined, () => {
+    return inTurn(socket, line, undefined, () => {
       handlers.refused(fault);
       leave(socket, problemBytes(fault, randomUUID()));
     });
@@ -248,7 +273,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     },
     standingOf: (socket) => {
       const line = lines.get(socket);
-      return line === undefined ? 'idle' : standingOf(line);
+      return line === undefined ? 'new' : standingOf(line);
     },
     announce: () => {
       isLast = true;
@@ -263,11 +288,12 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
 };
 
 const standingOf = ({ current, waiting }: Line): Standing => {
-  if (current === undefined || current.response.writableFinished || current.response.destroyed) return waiting > 0 ? 'waiting' : 'idle';
+  if (current === undefined) return waiting > 0 ? 'waiting' : 'new';
+  if (current.response.writableFinished || current.response.destroyed) return waiting > 0 ? 'waiting' : 'idle';
   const { request, response } = current;
   if (response.writableNeedDrain || response.writableEnded) return 'reading';
-  // What was read of a body and is not taken waits for the target.
-  return response.headersSent || request.complete || request.readableLength > 0 ? 'waiting' : 'sending';
+  // As much of a body as we take ahead of the target waits for that; with less, there is room for what does not come.
+  return response.headersSent || request.complete || request.readableLength >= request.readableHighWaterMark ? 'waiting' : 'sending';
 };
 
 const bodyOf = (request: IncomingMessage, sink: Http1Sink, { expectsContinue }: Admitted, { bodyIdleMs }: Patience): StreamBody =>

@@ -156,11 +156,12 @@ const isFor = ({ certificateDer }: Authority, hosts: ReadonlySet<string>): boole
  * public roots too (LESSONS 5).
  */
 const createPublisher = ({ bundleFile, trustStoreFile, stateFile, log, roots = publicRoots(log) }: InterceptionOptions) => {
-  const rootPems = roots.map(({ der }) => pemOf(der)).join('');
+  // Written anew each time, which is seldom: 300 KiB that nothing else needs.
+  const rootPems = (): string => roots.map(({ der }) => pemOf(der)).join('');
   return (authority: Authority): void => {
     // First, so that nobody trusts what the next process will not know.
     if (stateFile !== undefined) store(stateFile, authority, log);
-    replaceFile(bundleFile, rootPems + authority.certificatePem, 0o644);
+    replaceFile(bundleFile, rootPems() + authority.certificatePem, 0o644);
     if (trustStoreFile === undefined) return;
     const der = authority.certificateDer;
     replaceFile(trustStoreFile, createTrustStore([...roots, { der, alias: aliasOf(authorityNamePrefix, der) }]), 0o644);

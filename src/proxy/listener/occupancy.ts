@@ -8,10 +8,10 @@ import { limits } from '../../core/limits.ts';
 import type { Patience } from './connection.ts';
 
 /**
- * What a connection is in the middle of. idle: between requests, or before its first; sending: a request body that does not come;
+ * What a connection is in the middle of. new: it has not asked for anything; idle: between requests; sending: a request body that does not come;
  * reading: an answer that is not read; waiting: it waits for us, or is joined to a target.
  */
-export type Standing = 'idle' | 'sending' | 'reading' | 'waiting';
+export type Standing = 'new' | 'idle' | 'sending' | 'reading' | 'waiting';
 
 export type Closure = 'connections_idle' | 'connections_slow';
 
@@ -32,8 +32,8 @@ export interface Occupancy {
   readonly size: () => number;
   /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
   readonly hold: (socket: Socket, isHeld: boolean) => void;
-  /** Closes some that have kept us waiting, the longest first; returns how many. */
-  readonly makeRoom: () => number;
+  /** Closes some that have kept us waiting, the longest first; returns how many it has chosen. `slowMs` is how long slow ones are borne. */
+  readonly makeRoom: (slowMs?: number) => number;
   /** What is idle now and has said nothing when `closeQuiet` comes is closed by it. */
   readonly remember: () => void;
   readonly closeQuiet: () => void;
@@ -43,6 +43,8 @@ export interface Occupancy {
 interface Place {
   readonly socket: Socket;
   isHeld: boolean;
+  /** Chosen to make room. */
+  isLeaving: boolean;
   /** Bytes either way when it was last looked at. */
   readBytes: number;
   writtenBytes: number;
@@ -54,8 +56,9 @@ interface Place {
 export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: OccupancyOptions): Occupancy => {
   const places = new Map<Socket, Place>();
   let timer: NodeJS.Timeout | undefined;
+  /** Of the places, those that are being given up: whoever comes need not wait for that. */
+  let leaving = 0;
   let isSearchedAgainAtMs = 0;
-  const patienceFor = { idle: patience.idleReclaimMs, sending: patience.slowReclaimMs, reading: patience.slowReclaimMs } as const;
 
   const look = (place: Place, at: number): Standing => {
     const { socket } = place;
@@ -77,26 +80,47 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
       timer = undefined;
     }, lookEveryMs).unref();
   };
-  const makeRoom = (): number => {
+  const search = (slowMs: number): { readonly place: Place; readonly standing: Standing }[] => {
     const at = now();
-    const slowest: { readonly place: Place; readonly standing: Standing }[] = [];
+    const found: { readonly place: Place; readonly standing: Standing }[] = [];
     for (const place of places.values()) {
-      const standing = look(place, at);
-      if (standing !== 'waiting' && at - place.sinceMs >= patienceFor[standing]) slowest.push({ place, standing });
+      const standing = place.isLeaving ? 'waiting' : look(place, at);
+      if (standing === 'waiting') continue;
+      const isSlow = standing === 'sending' || standing === 'reading';
+      if (at - place.sinceMs >= (isSlow ? slowMs : patience.idleReclaimMs)) found.push({ place, standing });
     }
-    slowest.sort((one, other) => one.place.sinceMs - other.place.sinceMs);
-    const closed = slowest.slice(0, Math.ceil(max / batches));
-    for (const { place, standing } of closed) {
-      onClosed(standing === 'idle' ? 'connections_idle' : 'connections_slow');
-      places.delete(place.socket);
-      place.socket.destroy();
+    // Who has behaved and is between two requests goes last.
+    const rank = (standing: Standing): number => (standing === 'idle' ? 1 : 0);
+    found.sort((one, other) => rank(one.standing) - rank(other.standing) || one.place.sinceMs - other.place.sinceMs);
+    return found.slice(0, Math.ceil(max / batches));
+  };
+  const makeRoom = (slowMs = patience.slowReclaimMs): number => {
+    const chosen = search(slowMs);
+    for (const { place } of chosen) {
+      place.isLeaving = true;
+      leaving += 1;
     }
-    return closed.length;
+    // What they had sent by now is read in this turn of the loop: one that has spoken after all stays.
+    setImmediate(() =>
+      setImmediate(() => {
+        for (const { place, standing } of chosen) {
+          const { socket, readBytes } = place;
+          place.isLeaving = false;
+          leaving -= 1;
+          const hasSpoken = standing !== 'reading' && socket.bytesRead !== readBytes;
+          if (!places.has(socket) || place.isHeld || (hasSpoken && (standing === 'idle' || standingOf(socket) !== standing))) continue;
+          onClosed(standing === 'new' || standing === 'idle' ? 'connections_idle' : 'connections_slow');
+          places.delete(socket);
+          socket.destroy();
+        }
+      }),
+    );
+    return chosen.length;
   };
 
   return {
     admit: (socket) => {
-      if (places.size >= max) {
+      if (places.size - leaving >= max) {
         const at = now();
         if (at < isSearchedAgainAtMs) return false;
         if (makeRoom() === 0) {
@@ -105,7 +129,7 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
         }
       }
       const at = now();
-      places.set(socket, { socket, isHeld: false, readBytes: 0, writtenBytes: 0, lookedAtMs: at, sinceMs: at });
+      places.set(socket, { socket, isHeld: false, isLeaving: false, readBytes: 0, writtenBytes: 0, lookedAtMs: at, sinceMs: at });
       socket.once('close', () => places.delete(socket));
       watch();
       return true;
@@ -125,7 +149,7 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
     },
     closeQuiet: () => {
       for (const { socket, isHeld, readBytes } of places.values())
-        if (!isHeld && socket.bytesRead === readBytes && standingOf(socket) === 'idle') socket.destroy();
+        if (!isHeld && socket.bytesRead === readBytes && ['idle', 'new'].includes(standingOf(socket))) socket.destroy();
     },
     closeAll: () => {
       for (const socket of places.keys()) socket.destroy();
@@ -137,13 +161,13 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
 const hasMoved = ({ socket, readBytes, writtenBytes, lookedAtMs }: Place, standing: Standing, at: number): boolean => {
   const enough = (limits.clientSlowBytesPerSecond * (at - lookedAtMs)) / 1_000;
   if (standing === 'waiting') return true;
-  if (standing === 'idle') return socket.bytesWritten > writtenBytes;
+  if (standing === 'idle' || standing === 'new') return socket.bytesWritten > writtenBytes;
   const moved = standing === 'sending' ? socket.bytesRead - readBytes : socket.bytesWritten - writtenBytes;
   return moved > 0 && moved >= enough;
 };
 
 const lookEveryMs = 1_000;
 /** Closed at a time: enough that a flood of new connections does not search for each of its own. */
-const batches = 64;
+const batches = 16;
 /** When nobody could be closed, the next of a flood is turned away without a search. */
 const searchPauseMs = 50;

@@ -59,7 +59,6 @@ export class Decoding {
   #waitingBytes = 0;
   #judged = 0;
   #judgedBytes = 0;
-  #inputBytes = 0;
   #outputBytes = 0;
   #isBlocked = false;
   #state: 'searching' | 'passing' | 'ended' = 'searching';
@@ -79,7 +78,6 @@ export class Decoding {
     if (this.#state === 'passing') return this.#forward(chunk);
     this.#waiting.push(chunk);
     this.#waitingBytes += chunk.length;
-    this.#inputBytes += chunk.length;
     if (!this.#decoder && !this.#open(chunk[0] as number)) return !this.#isBlocked;
     (this.#decoder as Decoder).write(chunk, this.#onDecoded);
     return this.#isFlowing();
@@ -139,7 +137,7 @@ export class Decoding {
       this.#outputBytes += decoded.length;
       search.push(decoded);
       if (search.hits > 0) this.#echoed();
-      else if (this.#outputBytes > expansionFloorBytes && this.#outputBytes > limits.echoExpansionMax * this.#inputBytes)
+      else if (this.#outputBytes > expansionFloorBytes && this.#outputBytes > limits.echoExpansionMax * decoder.bytesWritten)
         this.#giveUp('expansion');
       else if (this.#outputBytes > limits.echoScanBytesMax) this.#giveUp('size');
     }

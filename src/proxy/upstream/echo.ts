@@ -8,7 +8,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Budget } from '../../core/budget.ts';
-import { Fault } from '../../core/fault.ts';
+import { asFault, Fault } from '../../core/fault.ts';
 import { type HeaderList, valuesOf } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
 import { compileNeedle, mayHold, type Needle, Search, withoutHits } from '../../core/needle.ts';
@@ -64,8 +64,10 @@ class EchoGuard implements Answer {
   readonly #abort: (fault: Fault) => void;
   /** Waits for the first of the body, where that is about to come anyway: an answer whose head has gone can only be broken off. */
   #head: Head | undefined;
+  #hasBody = false;
   #search: Search | undefined;
   #searchedBytes = 0;
+  #isPassing = false;
   #decoding: Decoding | undefined;
   #fault: Fault | undefined;
 
@@ -87,28 +89,35 @@ class EchoGuard implements Answer {
     this.#note(found.hits);
     const head: Head = { status, reason: found.text, headers: this.#fields(headers) };
     const coding = codingOf(headers);
-    const length = valuesOf(headers, 'content-length')[0];
-    const hasBodySoon = length !== undefined && length !== '0';
     if (coding === undefined) this.#search = new Search(this.#needle);
     else this.#decoding = new Decoding(coding, this.#needle, this.#buffers, this.#reader());
-    if (this.#treatment === 'refuse' ? hasBodySoon : coding !== undefined && (hasBodySoon || !isEventStream(headers))) this.#head = head;
-    else this.#answer.head(status, head.reason, head.headers);
+    if (coding === undefined && this.#treatment === 'redact') return this.#answer.head(status, head.reason, head.headers);
+    const length = valuesOf(headers, 'content-length')[0];
+    if (length === '0' || (coding === undefined && length === undefined)) return this.#answer.head(status, head.reason, head.headers);
+    this.#head = head;
+    // A stream may say nothing for long, and who reads it may wait for its head.
+    if (length === undefined) setImmediate(() => !this.#hasBody && this.#forward(nothing));
   }
 
   write(chunk: Uint8Array): boolean {
+    this.#hasBody = true;
     if (this.#fault) return true;
     if (this.#decoding) return this.#decoding.write(chunk);
     const search = this.#search;
-    if (search === undefined) return this.#answer.write(chunk);
+    if (search === undefined) return this.#pass(chunk);
     const before = search.hits;
     const settled = search.push(chunk);
     if (!this.#accepts(search.hits - before)) return true;
     this.#searchedBytes += chunk.length;
-    const isFlowing = this.#forward(settled);
-    if (this.#searchedBytes < limits.echoScanBytesMax) return isFlowing;
-    this.#search = undefined;
-    this.#notice.unsearched('size');
-    return this.#forward(search.end());
+    if (this.#searchedBytes >= limits.echoScanBytesMax && search.held === 0) this.#search = undefined;
+    return settled.length === 0 || this.#forward(settled);
+  }
+
+  /** Past the bound. */
+  #pass(chunk: Uint8Array): boolean {
+    if (!this.#isPassing) this.#notice.unsearched('size');
+    this.#isPassing = true;
+    return this.#answer.write(chunk);
   }
 
   onDrain(resume: () => void): void {
@@ -116,13 +125,18 @@ class EchoGuard implements Answer {
     else this.#answer.onDrain(resume);
   }
 
-  async end(trailers: HeaderList): Promise<void> {
-    if (this.#decoding) await this.#decoding.finish();
-    else if (this.#search && this.#searchedBytes > 0) {
-      const { hits } = this.#search;
-      const rest = this.#search.end();
-      if (this.#accepts(this.#search.hits - hits)) this.#forward(rest);
+  end(trailers: HeaderList): void | Promise<void> {
+    if (this.#decoding) return this.#decoding.finish().then(() => this.#finish(trailers));
+    const search = this.#search;
+    if (search && search.held > 0) {
+      const before = search.hits;
+      const rest = search.end();
+      if (this.#accepts(search.hits - before)) this.#forward(rest);
     }
+    return this.#finish(trailers);
+  }
+
+  #finish(trailers: HeaderList): void | Promise<void> {
     if (this.#fault) throw this.#fault;
     this.#sendHead();
     return this.#answer.end(this.#fields(trailers));
@@ -177,14 +191,14 @@ class EchoGuard implements Answer {
   }
 
   #forward(bytes: Uint8Array): boolean {
-    if (this.#fault || bytes.length === 0) return true;
+    if (this.#fault) return true;
     try {
       this.#sendHead();
     } catch (thrown) {
-      this.#fail(thrown as Fault);
+      this.#fail(asFault(thrown));
       return true;
     }
-    return this.#answer.write(bytes);
+    return bytes.length === 0 || this.#answer.write(bytes);
   }
 
   #sendHead(): void {
@@ -219,7 +233,10 @@ class EchoGuard implements Answer {
 
 /** The coding that has to be undone to read the body; undefined for none. A gRPC stream codes each of its messages. */
 const codingOf = (headers: HeaderList): string | undefined => {
-  const codings = [...valuesOf(headers, 'content-encoding'), ...valuesOf(headers, 'grpc-encoding').map((one) => `grpc ${one}`)]
+  const ofContent = valuesOf(headers, 'content-encoding');
+  const ofMessages = valuesOf(headers, 'grpc-encoding');
+  if (ofContent.length === 0 && ofMessages.length === 0) return undefined;
+  const codings = [...ofContent, ...ofMessages.map((one) => `grpc ${one}`)]
     .join()
     .toLowerCase()
     .split(',')
@@ -228,5 +245,4 @@ const codingOf = (headers: HeaderList): string | undefined => {
   return codings.length === 0 ? undefined : codings.join();
 };
 
-const isEventStream = (headers: HeaderList): boolean =>
-  valuesOf(headers, 'content-type')[0]?.toLowerCase().startsWith('text/event-stream') ?? false;
+const nothing = Buffer.alloc(0);

@@ -5,6 +5,7 @@
 import { X509Certificate } from 'node:crypto';
 import type { Evidence } from '../../core/evidence.ts';
 import { Fault } from '../../core/fault.ts';
+import { limits } from '../../core/limits.ts';
 import { parseSpiffeId } from '../../core/spiffe-id.ts';
 import type { Clock } from '../../ops/clock.ts';
 import { createCertificateRequest } from '../../pki/certificate-request.ts';
@@ -44,7 +45,10 @@ export const attest = async ({ broker, brokerCaPem, evidence, key, timeoutMs, cl
   }
 };
 
-/** What the broker sent, once it holds together: our key, the ID it says, signed by an authority it says, not over yet. */
+/**
+ * What the broker sent, once it holds together: our key, the ID it says, signed by an authority it says. How long it is good for is counted
+ * from now: its beginning and its end are told by the broker's clock, and ours may be hours away from that.
+ */
 const svidOf = (attestation: Attestation, key: KeyPair, broker: Peer, nowMs: number): Svid => {
   const [leaf, ...intermediates] = attestation.certificateChain.map(certificateOf);
   const authorities = attestation.trustBundle.map(certificateOf);
@@ -56,15 +60,16 @@ const svidOf = (attestation: Attestation, key: KeyPair, broker: Peer, nowMs: num
     parseSpiffeId(attestation.spiffeId)?.trustDomain === parseSpiffeId(broker.spiffeId)?.trustDomain &&
     issuers.some((issuer) => leaf.checkIssued(issuer) && leaf.verify(issuer.publicKey));
   if (!isSound) throw new WireError('the SVID does not hold together');
-  const expiresAtMs = Math.min(attestation.expiresAtMs, leaf.validToDate.getTime());
-  if (expiresAtMs <= nowMs) throw new WireError('the SVID has expired already: compare the clocks of broker and workload');
+  const endMs = Math.min(attestation.expiresAtMs, leaf.validToDate.getTime());
+  const lifeMs = endMs - leaf.validFromDate.getTime() - limits.certificateBackdateMs;
+  if (lifeMs <= 0) throw new WireError('the SVID was over when it was made');
   return {
     spiffeId: attestation.spiffeId,
     attestationId: attestation.attestationId,
     certificateChainPem: attestation.certificateChain.map(pemOf).join(''),
     privateKey: key.privateKey,
     trustBundlePem: attestation.trustBundle.map(pemOf).join(''),
-    expiresAtMs,
+    expiresAtMs: nowMs + lifeMs,
     issuedAtMs: nowMs,
   };
 };

@@ -1,5 +1,5 @@
 /** Hosts and ports in messages: canonical, as `core/destination.ts` compares them, or refused. */
-import { isIP } from 'node:net';
+import { isIPv6 } from 'node:net';
 import { canonicalHost } from '../../core/destination.ts';
 import { someList, WireError } from './field.ts';
 
@@ -7,7 +7,7 @@ export const hostsOf = (hosts: readonly string[]): readonly string[] => someList
 export const portsOf = (ports: readonly number[]): readonly number[] => someList(ports, 'ports').map(portOf);
 
 const hostOf = (host: string): string => {
-  if (isIP(host) === 0 && canonicalHost(host) !== host) throw new WireError('a host is not in its canonical form');
+  if (canonicalHost(isIPv6(host) ? `[${host}]` : host) !== host) throw new WireError('a host is not in its canonical form');
   return host;
 };
 

@@ -18,7 +18,7 @@ export const connectionsPart: Part = async ({ t, dir, bundle, ask, origin, autho
     pins: [{ host, port: 80, originPort: origin.clearPort }],
   });
   const proxy = outrider.startProxy();
-  await credentialThrough(outrider);
+  await credentialThrough(outrider, origin);
   const requests = [`GET http://${host}/1k HTTP/1.1\r\nHost: ${host}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n`];
   const load = { port: outrider.port, requests, expect: body };
   await ask({ ...load, connections: 10, seconds: 1 }, proxy.pid);

@@ -42,7 +42,7 @@ export const grpcPart: Part = async ({ t, dir, bundle, origin, authority, effort
     routes: [`https://${otherHosts.grpc}`],
   });
   const proxy = outrider.startProxy();
-  await credentialThrough(outrider);
+  await credentialThrough(outrider, origin);
 
   const measure = async (address: string, ca: string, kind: string, concurrency: number, pid?: number): Promise<Measured> => {
     const command = [process.execPath, peer, 'client', address, ca, otherHosts.grpc, kind, String(concurrency), String(effort.seconds)];

@@ -41,7 +41,7 @@ export const targetsPart: Part = async ({ t, dir, bundle, ask, origin, authority
       pins: chosen.map((i) => ({ host: hostOf(i), port: 80, originPort: origin.clearPort })),
     });
     const proxy = outrider.startProxy();
-    await credentialThrough(outrider, hostOf(0));
+    await credentialThrough(outrider, origin, hostOf(0));
     say(`${count} targets: everything is up after ${((performance.now() - begun) / 1_000).toFixed(1)} s`);
     const requests = chosen.map(
       (i) => `GET http://${hostOf(i)}/1k HTTP/1.1\r\nHost: ${hostOf(i)}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n`,
@@ -64,8 +64,10 @@ export const targetsPart: Part = async ({ t, dir, bundle, ask, origin, authority
     await outrider.broker.stop();
   }
   const cost = sides.map(({ rounds }) => median(rounds.map(({ cpuMicros }) => cpuMicros)));
+  const ratio = times((cost[1] as number) / (cost[0] as number));
   return {
     title: 'Targets',
+    budget: [`CPU a request with ${many.toLocaleString('en-US')} targets next to ${few}`, ratio, '≤ 1.1×'],
     intro: `Clear text, ${connections} connections, requests spread over ${asked} targets; both proxies on core ${cores.product}, in turn.`,
     titles: ['targets', `CPU, ${few} targets = 1`, 'CPU a request, µs', 'requests/s', 'resident when idle, MiB', 'at the highest, MiB'],
     rows: sides.map(({ count, rounds, idleMiB }, i) => [

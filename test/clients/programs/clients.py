@@ -67,14 +67,16 @@ def with_boto3():
         "s3",
         endpoint_url=url,
         region_name="us-east-1",
-        # What the SDK asks for and the proxy writes over.
+        # What the SDK signs with, and the proxy signs over.
         aws_access_key_id="none",
         aws_secret_access_key="none",
         config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
     )
     sent = os.urandom(3 * 1_048_576)
-    put = s3.put_object(Bucket="bucket", Key="object-python", Body=sent)
-    got = s3.get_object(Bucket="bucket", Key="object-python")["Body"].read()
+    # Bytes that paths elsewhere must not have, or have in another spelling.
+    key = "dir//a b+c;caf\u00e9-python"
+    put = s3.put_object(Bucket="bucket", Key=key, Body=sent)
+    got = s3.get_object(Bucket="bucket", Key=key)["Body"].read()
     whole = hashlib.sha256(got).digest() == hashlib.sha256(sent).digest()
     print(json.dumps({"etag": put["ETag"], "isWhole": whole, "bytes": len(got)}))
 

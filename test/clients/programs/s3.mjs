@@ -11,7 +11,7 @@ const client = new S3Client({
   endpoint,
   forcePathStyle: true,
   region: 'us-east-1',
-  // What the SDK asks for and the proxy writes over.
+  // What the SDK signs with, and the proxy signs over.
   credentials: { accessKeyId: 'none', secretAccessKey: 'none' },
   maxAttempts: 1,
   // The SDK makes agents of its own, which no proxy variable reaches.
@@ -19,8 +19,10 @@ const client = new S3Client({
     ? {}
     : { httpsAgent: new https.Agent({ proxyEnv: process.env }), httpAgent: new http.Agent({ proxyEnv: process.env }) },
 });
+// Bytes that paths elsewhere must not have, or have in another spelling.
+const Key = 'dir//a b+c;caf\u00e9-js';
 const sent = randomBytes(3 * 1_048_576);
-const { ETag } = await client.send(new PutObjectCommand({ Bucket: 'bucket', Key: 'object-js', Body: sent }));
-const { Body } = await client.send(new GetObjectCommand({ Bucket: 'bucket', Key: 'object-js' }));
+const { ETag } = await client.send(new PutObjectCommand({ Bucket: 'bucket', Key, Body: sent }));
+const { Body } = await client.send(new GetObjectCommand({ Bucket: 'bucket', Key }));
 const got = await Body.transformToByteArray();
 console.log(JSON.stringify({ etag: ETag, isWhole: hash(got) === hash(sent), bytes: got.length }));

@@ -8,22 +8,36 @@ import type { Log } from '../../../ops/log.ts';
 import { readCertificate } from '../../../pki/certificate.ts';
 import { dersOf } from '../../../pki/pem.ts';
 import type { TrustedCertificate } from '../../../pki/pkcs12.ts';
+import { readSystemRoots } from './system-roots.ts';
 
 /** With this the names of all our interception authorities begin. */
 export const authorityNamePrefix = 'Outrider interception';
 
 export type ReadRoots = (kind: 'system' | 'bundled') => readonly string[];
 
+const readRoots: ReadRoots = (kind) => (kind === 'system' ? readSystemRoots() : getCACertificates('bundled'));
+
 /**
  * "The system's" are, for Node, whatever SSL_CERT_FILE and SSL_CERT_DIR name. In a pod where these were set for every container
  * that is the bundle we wrote ourselves, so our own authority is taken out again (THREATS D-4).
  */
-export const publicRoots = (log: Log, read: ReadRoots = getCACertificates): readonly TrustedCertificate[] => {
-  const system = systemRoots(log, read);
-  const ders = new Map<string, Buffer>();
-  for (const der of [...new Set([...system, ...read('bundled')])].flatMap(dersOf)) ders.set(der.toString('latin1'), der);
-  return [...ders.values()].flatMap((der) => rootOf(der) ?? []);
+export const publicRoots = (log: Log, read: ReadRoots = readRoots): readonly TrustedCertificate[] => {
+  const system = new Map(systemRoots(log, read).flatMap(dersOf).map(keyed));
+  const bundled = new Map(read('bundled').flatMap(dersOf).map(keyed));
+  // Those that Node brings are roots, whoever names them too: looking into each of them would be a tenth of the start.
+  const others = [...system].flatMap(([key, der]) => (bundled.has(key) ? [] : (rootOf(der) ?? [])));
+  return [...others, ...[...bundled.values()].map(namedOnDemand)];
 };
+
+const keyed = (der: Buffer): readonly [string, Buffer] => [der.toString('latin1'), der];
+
+/** Names are for trust stores alone, which few pods have. */
+const namedOnDemand = (der: Buffer): TrustedCertificate => ({
+  der,
+  get alias() {
+    return aliasOf(nameOf(new X509Certificate(der).subject), der);
+  },
+});
 
 const systemRoots = (log: Log, read: ReadRoots): readonly string[] => {
   let error: unknown;
