@@ -14,7 +14,7 @@ export interface CredentialUse {
 }
 
 export interface Outcome {
-  /** What the program saw; 0 when no response was written. */
+  /** What the program saw; 0 when no response was written. Of an attempt that was followed by another: what the target said. */
   readonly status: number;
   /** A fault code, or '' when the exchange ended well. */
   readonly fault: string;

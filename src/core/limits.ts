@@ -53,10 +53,10 @@ export const limits = {
    * Resident memory of the proxy: the ceiling is 256 MiB. Above the first mark garbage is collected; while it stays above, idle and slow
    * connections are closed and only a few requests run at a time, until it is below the second. Under full load without an attack it is below.
    */
-  memoryHighBytes: 224 * 1024 * 1024,
-  memoryLowBytes: 208 * 1024 * 1024,
-  memorySampleMs: 250,
-  memoryCollectEveryMs: 5_000,
+  memoryHighBytes: 192 * 1024 * 1024,
+  memoryLowBytes: 176 * 1024 * 1024,
+  memorySampleMs: 100,
+  memoryCollectEveryMs: 2_000,
   /** Requests at a time while memory is short: the proxy never stops altogether. */
   memoryShortRequestsMax: 16,
   /** How long a slow body and an unread answer are borne while memory is short. */

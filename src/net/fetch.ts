@@ -64,7 +64,12 @@ export const outboundFetch = ({ caPem, timeoutMs, bodyBytesMax }: OutboundFetchO
       maxHeaderSize: limits.headerBytesMax,
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
-      connect: { timeout: timeoutMs, minVersion: 'TLSv1.2', lookup: guardedLookup(url.origin), ...(caPem === undefined ? {} : { ca: caPem }) },
+      connect: {
+        timeout: timeoutMs,
+        minVersion: 'TLSv1.2',
+        lookup: guardedLookup(url.origin),
+        ...(caPem === undefined ? {} : { ca: caPem }),
+      },
     });
     try {
       return await exchange(client, url, init, signal, bodyBytesMax);

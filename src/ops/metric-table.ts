@@ -24,7 +24,7 @@ export const metricTable = {
   outrider_proxy_overload_total: counter(['reason'], 'Refusals and closures for load: connections (503 at once), connections_dropped (closed unanswered), connections_idle and connections_slow (closed to make room), memory and held_bytes (503), descriptors (accepting failed).'),
   outrider_proxy_memory_short: gauge([], 'Whether resident memory is above its mark (1), so that only a few requests run at a time, or not (0).'),
   outrider_proxy_held_bytes: gauge([], 'Bytes of bodies and answers held in memory for placements, retries and the echo guard.'),
-  outrider_proxy_event_loop_utilization_ratio: gauge([], 'Share of the last quarter of a second in which the one thread was busy, 0 to 1.'),
+  outrider_proxy_event_loop_utilization_ratio: gauge([], 'Share of the last tenth of a second in which the one thread was busy, 0 to 1.'),
   outrider_proxy_leaves_minted_total: counter([], 'Interception certificates made.'),
   outrider_proxy_grant_cache_requests_total: counter(['result'], 'Lookups in the grant cache: hit, miss, joined (waited for a fetch under way), denied or failed (remembered refusal or failure).'),
   outrider_proxy_grants: gauge([], 'Grants in the cache.'),

@@ -67,7 +67,7 @@ export const send = async <T = never>(prepared: Prepared, way: Way, remedy?: Rem
     const trailers = await sending.done;
     const verdict = reception.verdict();
     const found = verdict && (await verdict);
-    if (isGone) throw new Fault('client_closed');
+    if (verdict && isGone) throw new Fault('client_closed');
     if (found !== undefined) return found;
     const ending = reception.joined() ?? answer.end(answerTrailers(trailers));
     if (ending) await ending;

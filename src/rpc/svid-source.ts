@@ -160,10 +160,10 @@ export const startSvidSource = ({
 };
 
 const attestFrom = async (settings: IdentitySettings, clock: Clock, signal: AbortSignal): Promise<Svid> => {
-  const token = await tokenFrom(settings.tokenFile);
+  const key = createKeyPair();
+  const evidence = { kind: 'projected_token', token: await tokenFrom(settings.tokenFile) } as const;
   const brokerCaPem = await authoritiesFrom(settings.brokerCaFile);
-  const evidence = { kind: 'projected_token', token } as const;
-  return attest({ broker: settings.broker, brokerCaPem, evidence, key: createKeyPair(), timeoutMs: limits.attestTimeoutMs, clock, signal });
+  return attest({ broker: settings.broker, brokerCaPem, evidence, key, timeoutMs: limits.attestTimeoutMs, clock, signal });
 };
 
 const tokenFrom = async (file: string): Promise<Secret> => {

@@ -65,6 +65,7 @@ func open(o *options, roots *x509.CertPool) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw.SetDeadline(time.Now().Add(30 * time.Second))
 	if o.Connect != "" {
 		fmt.Fprintf(raw, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", o.Connect, o.Connect)
 		// Byte by byte: what follows the head is TLS.

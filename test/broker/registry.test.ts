@@ -180,7 +180,8 @@ await t.test('what is intercepted is every target that a rule covers, denied one
 });
 
 await t.test('a snapshot tells a proxy what it must know of a target, and nothing of credentials', (t) => {
-  const more = { protocol: 'h2', tlsVersionMin: 'TLSv1.3' } as const;
+  const treatment = { echo: 'refuse', paths: 'verbatim', placeholder: 'OUTRIDER_PLACEHOLDER' } as const;
+  const more = { protocol: 'h2', tlsVersionMin: 'TLSv1.3', ...treatment } as const;
   const one = target('echo', { cleartext: 'allowed', caFile: '/etc/ca.pem', ports: [80, 443], ...more });
   const registry = compile({ targets: [one], policies: [policy('p', rule('r', 'allow'))] }, { '/etc/ca.pem': 'PEM' });
   t.strictSame(registry.snapshotFor(['w']).targets, [
@@ -214,6 +215,9 @@ await t.test("a version changes with everything that these workloads' decisions 
     provider: versionOf({ providers: [{ ...own, audience: 'https://other.outrider.test' }, ...base.providers.slice(1)] }),
     protocol: versionOf({ targets: [{ ...echo, protocol: 'h2' }, elsewhere] }),
     'TLS floor': versionOf({ targets: [{ ...echo, tlsVersionMin: 'TLSv1.3' }, elsewhere] }),
+    echo: versionOf({ targets: [{ ...echo, echo: 'refuse' }, elsewhere] }),
+    paths: versionOf({ targets: [{ ...echo, paths: 'verbatim' }, elsewhere] }),
+    placeholder: versionOf({ targets: [{ ...echo, placeholder: 'OUTRIDER_PLACEHOLDER' }, elsewhere] }),
     'trust bundle': versionOf({}, 'OTHER'),
     rule: versionOf({ policies: [policy('p', rule('r', 'allow', { workloads: ['w'], targets: ['echo'], methods: ['GET'] })), q] }),
     'rule added': versionOf({ policies: [p, q, policy('new', rule('d', 'deny', { workloads: ['w'], targets: ['echo'] }))] }),

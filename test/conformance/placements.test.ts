@@ -13,6 +13,8 @@ import { directoryOf } from '../support/directory.ts';
 import { credential } from '../support/injection.ts';
 import { dial, exchange, grantOf, startPath, target, wholeResponse } from '../support/path.ts';
 
+t.setTimeout(120_000);
+
 type Written = Exclude<Placement['kind'], 'client_certificate'>;
 
 interface Row {

@@ -19,6 +19,8 @@ import { createFakeClock, type FakeClock } from '../fakes/clock.ts';
 import { createSpiffeAuthority } from '../support/certificates.ts';
 import { badBundles, certificateText, keyText, lateBundles, soundBundle } from '../support/client-certificates.ts';
 
+t.setTimeout(120_000);
+
 const use = { workload: 'spiffe://outrider.test/ns/demo/sa/demo-app', target: 'payments' };
 const forText = { ...use, form: 'text' } as const;
 

@@ -111,3 +111,93 @@ t.test('no secret is said or written anywhere', async (t) => {
   t.match(places['answers'], /outrider_proxy_static_credential_requests_total\{target="echo"\} [1-9]/);
   t.match(places['answers'], /outrider_broker_static_credentials\{provider="bearer"\} 1/);
 });
+
+t.test(
+  'no secret of the placements that sign, that need the body or that stand in the path is said or written anywhere',
+  { timeout: 60_000 },
+  async (t) => {
+    const unique = (name: string): string => `canary-${name}-${randomBytes(9).toString('hex')}`;
+    const canaries = {
+      cookie: unique('cookie'),
+      segment: unique('segment'),
+      field: unique('field'),
+      form: unique('form'),
+      hmac: unique('hmac'),
+    };
+    const aws = { secret: unique('aws-secret'), session: unique('aws-session') };
+    const secrets = mkdtempSync(join(tmpdir(), 'outrider-canary-'));
+    t.teardown(() => rmSync(secrets, { recursive: true }));
+    for (const [name, value] of Object.entries(canaries)) writeFileSync(join(secrets, name), value);
+    const keys = { Version: 1, AccessKeyId: 'AKIDCANARY0123456789', SecretAccessKey: aws.secret, SessionToken: aws.session };
+    writeFileSync(join(secrets, 'aws'), JSON.stringify(keys));
+    const placements: Record<string, string> = {
+      cookie: '{ kind: cookie, name: session }',
+      segment: '{ kind: path_segment, segment: 1 }',
+      field: '{ kind: body_field, format: json, field: /auth/key }',
+      form: '{ kind: body_field, format: form, field: key }',
+      hmac: '{ kind: hmac, name: X-Signature, message: "{method} {path} {timestamp}", timestampName: X-Timestamp }',
+      aws: '{ kind: aws_sigv4, service: s3, region: us-east-1 }',
+    };
+    const names = Object.keys(placements);
+    const hosts = names.map((name) => `${name}.outrider.test`);
+    const stack = await startStack(t, {
+      hosts,
+      providers: names.map((name) => `  - { kind: static_file, name: ${name}, file: "${join(secrets, name)}" }`).join('\n'),
+      targets: names
+        .map(
+          (name) =>
+            `  - { name: ${name}, hosts: [${name}.outrider.test], ports: [80], cleartext: allowed, credentials: [{ provider: ${name}, placement: ${placements[name]} }] }`,
+        )
+        .join('\n'),
+      policies: '  - name: demo\n    rules:\n      - { name: all, effect: allow, workloads: [demo-app] }',
+      answer: (request, response) => {
+        if (request.headers['x-test'] === 'break') return void request.socket.destroy();
+        // Says what it was sent, which is the credential: the program must not hear it (E-9).
+        const chunks: Buffer[] = [];
+        request.on('data', (chunk: Buffer) => chunks.push(chunk));
+        request.once('end', () => response.end(JSON.stringify([request.url, request.rawHeaders, Buffer.concat(chunks).toString()])));
+      },
+    });
+    const { proxy, broker, collector, files } = stack;
+    const said: string[] = [];
+    const ask = async (name: string, type: string, body: string, fields: string): Promise<void> => {
+      const socket = await dial(proxy.listen.port);
+      const at = `${name}.outrider.test`;
+      const head = `POST http://${at}/bot/x HTTP/1.1\r\nHost: ${at}\r\nConnection: close\r\nContent-Type: ${type}\r\nContent-Length: ${body.length}\r\n${fields}\r\n`;
+      said.push(await exchange(socket, head + body, wholeResponse));
+      socket.destroy();
+    };
+    for (const name of names) {
+      for (const fields of ['', 'X-Test: break\r\n']) {
+        await ask(name, 'application/json', '{"auth":{"key":"typed"}}', fields);
+        await ask(name, 'application/x-www-form-urlencoded', 'key=typed&other=1', fields);
+        await ask(name, 'application/json', '{"auth":', fields);
+      }
+    }
+    const sent = stack.origin.raw().join('');
+    for (const [name, canary] of Object.entries({ ...canaries, session: aws.session }))
+      if (name !== 'hmac') t.ok(sent.includes(canary), `the target was sent ${name}`);
+    t.notOk(sent.includes(aws.secret) || sent.includes(canaries.hmac), 'what signs never leaves');
+    t.match(sent, /AWS4-HMAC-SHA256/);
+    t.match(sent, /x-signature: /i);
+    await eventually(() => stack.events().filter(({ kind }) => kind === 'outcome').length >= names.length);
+    for (const { port } of [proxy.admin, broker.admin, collector.admin])
+      said.push(await (await fetch(`http://127.0.0.1:${port}/metrics`)).text());
+    await Promise.all([proxy.close(), collector.close(), broker.close()]);
+    const places: Record<string, string> = {
+      answers: said.join('\n'),
+      logs: stack.logs.join('\n'),
+      ...Object.fromEntries(
+        filesBelow(files.dir)
+          .filter((path) => !path.endsWith('token'))
+          .map((path) => [path, readFileSync(path, 'latin1')]),
+      ),
+    };
+    for (const [name, canary] of Object.entries({ ...canaries, ...aws })) {
+      for (const form of encodings(canary))
+        for (const [place, text] of Object.entries(places))
+          if (text.includes(form))
+            t.fail(`${name} is in ${place}: ${text.slice(Math.max(0, text.indexOf(form) - 200), text.indexOf(form))}`);
+    }
+  },
+);

@@ -77,8 +77,8 @@ t.test('attestation: an SVID that does not hold together is not used', async (t)
     'by an authority that is not in its bundle': () => ({ trustBundle: [createDomain().authority.certificateDer] }),
     'that is no certificate': () => ({ certificateChain: [Buffer.from('no')] }),
     'for another ID than it says': () => ({ spiffeId: brokerId }),
-    'of another trust domain': () => ({ spiffeId: 'spiffe://elsewhere.test/ns/demo/sa/demo-app' as never }),
-    'of no SPIFFE ID': () => ({ spiffeId: 'https://outrider.test/' as never }),
+    'of another trust domain': () => ({ spiffeId: 'spiffe://elsewhere.test/ns/demo/sa/demo-app' }),
+    'of no SPIFFE ID': () => ({ spiffeId: 'https://outrider.test/' }),
     'without a name': () => ({ attestationId: '' }),
   };
   const attestWith = async (lie: (right: Attestation) => Partial<Attestation>) => {

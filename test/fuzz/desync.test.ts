@@ -1,6 +1,7 @@
 import t from 'tap';
 import { startRecorder } from '../fakes/recorder.ts';
 import { createTestAuthority } from '../support/certificates.ts';
+import { directoryOf } from '../support/directory.ts';
 import { host, judge, runAll, withoutBodies } from './desync.ts';
 import { origins } from './origins.ts';
 
@@ -21,7 +22,7 @@ t.test('the oracle tells fields from bodies', async (t) => {
 t.test('Node as origin sees only what was intended', async (t) => {
   const origin = await startRecorder(createTestAuthority().serverFor(host));
   t.teardown(() => origin.close());
-  const events = await runAll(t, origin.httpPort, inputs);
+  const events = await runAll(t, directoryOf(t), origin.httpPort, inputs);
   judge(
     t,
     inputs,
@@ -42,8 +43,9 @@ for (const { name, isThere, start } of origins) {
       t.notOk(process.env['OUTRIDER_REQUIRE_CLIENTS'], `${name} is installed where clients are required`);
       return t.comment(`${name} is not installed here: left out`);
     }
-    const origin = await start(t);
-    const events = await runAll(t, origin.port, fewer);
+    const dir = directoryOf(t);
+    const origin = await start(t, dir);
+    const events = await runAll(t, dir, origin.port, fewer);
     judge(t, fewer, events, await origin.seen());
   });
 }

@@ -6,7 +6,6 @@ import { once } from 'node:events';
 import fc from 'fast-check';
 import type { Test } from 'tap';
 import { createTestAuthority } from '../support/certificates.ts';
-import { directoryOf } from '../support/directory.ts';
 import { dial, startPath, target } from '../support/path.ts';
 
 export const host = 'echo.outrider.test';
@@ -114,10 +113,10 @@ const send = async (port: number, bytes: Buffer): Promise<void> => {
 };
 
 /** `count` generated inputs through the proxy to an origin on this port; the events of all. */
-export const runAll = async (t: Test, addressPort: number, count: number) => {
+export const runAll = async (t: Test, dir: string, addressPort: number, count: number) => {
   const authority = createTestAuthority();
   const path = await startPath({
-    dir: directoryOf(t),
+    dir,
     targets: [target('echo')],
     pins: [{ host, port: 80, address: '127.0.0.1', addressPort }],
     trustPem: authority.pem,

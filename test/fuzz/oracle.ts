@@ -195,6 +195,8 @@ const judgeProgram = (input: Input, observed: Observed, expected: readonly Expec
       if (!given.isComplete) problems.push('half an answer looks whole');
       else if (given.status !== message.status || given.body !== message.body)
         problems.push(`another answer than the target's: ${JSON.stringify(message)}`);
+      else if (JSON.stringify(ofAnswer(given)) !== JSON.stringify(ofAnswer(message)))
+        problems.push(`other fields than the target's: ${JSON.stringify(ofAnswer(message))} instead of ${JSON.stringify(ofAnswer(given))}`);
     }
     const seen = expected.find((one) => one.turn === turn)?.seen;
     const isOrdinary = seen !== undefined && seen.serial >= 0 && !(input.answer && i === 0) && outcome?.fault === '';
@@ -216,6 +218,12 @@ const judgeStreams = ({ seen, text, turns }: Observed): string[] => {
       problems.push(`an answer to nobody's request: ${JSON.stringify(data)}`);
   }
   return problems;
+};
+
+/** The fields of an answer that are neither the connection's nor its framing. */
+const ofAnswer = ({ headers }: ResponseMessage): Field[] => {
+  const nominated = values(headers, 'connection').flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase()));
+  return headers.filter(([name]) => ![...ofConnections, ...nominated, 'content-length'].includes(name.toLowerCase()));
 };
 
 const isProblem = ({ headers }: ResponseMessage): boolean => values(headers, 'content-type').join() === 'application/problem+json';

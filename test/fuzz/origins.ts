@@ -6,7 +6,6 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
-import { directoryOf } from '../support/directory.ts';
 import { freePort } from '../support/free-port.ts';
 import type { SeenRequest } from './desync.ts';
 
@@ -19,7 +18,8 @@ export interface RunningOrigin {
 export interface OriginProgram {
   readonly name: string;
   readonly isThere: () => boolean;
-  readonly start: (t: Test) => Promise<RunningOrigin>;
+  /** Takes its files to `dir`. */
+  readonly start: (t: Test, dir: string) => Promise<RunningOrigin>;
 }
 
 const runs =
@@ -61,9 +61,9 @@ const parsed = (lines: readonly string[]): SeenRequest[] =>
 /** A program that prints its port, and then what it sees, a line each. */
 const printing = async (t: Test, program: string, args: readonly string[], cwd: string): Promise<RunningOrigin> => {
   const { child, ended } = started(t, program, args, cwd);
-  const [first, ...lines]: string[] = [];
+  const lines: string[] = [];
   const port = Promise.withResolvers<number>();
-  let isFirst = first === undefined;
+  let isFirst = true;
   createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
     if (isFirst) port.resolve(Number(line));
     else lines.push(line);
@@ -85,8 +85,7 @@ export const origins: readonly OriginProgram[] = [
   {
     name: 'nginx',
     isThere: runs('nginx', '-v'),
-    start: async (t) => {
-      const dir = directoryOf(t);
+    start: async (t, dir) => {
       const port = await freePort();
       const log = join(dir, 'access.log');
       writeFileSync(
@@ -113,8 +112,7 @@ server { listen 127.0.0.1:${port}; location / { return 200 "ok"; } } }\n`,
   {
     name: 'HAProxy',
     isThere: runs('haproxy', '-v'),
-    start: async (t) => {
-      const dir = directoryOf(t);
+    start: async (t, dir) => {
       const port = await freePort();
       writeFileSync(
         join(dir, 'haproxy.cfg'),
@@ -146,9 +144,9 @@ frontend origin
           child.kill('SIGTERM');
           await ended;
           const all = parsed(lines.filter((line) => line.startsWith('{'))) as (SeenRequest & { readonly count: string })[];
-          // What is no request to it has no path, or was never counted.
+          // A connection that ends before a head is complete is logged with dashes: no request was seen.
           return all
-            .filter(({ path, count }) => path !== '' && count !== '')
+            .filter(({ path, count }) => path !== '-' || count !== '-')
             .map((one) => (one.count === '1' ? one : { ...one, authorization: `${one.count} of them` }));
         },
       };
@@ -157,8 +155,7 @@ frontend origin
   {
     name: "Go's net/http",
     isThere: runs('go', 'version'),
-    start: async (t) => {
-      const dir = directoryOf(t);
+    start: async (t, dir) => {
       execFileSync('go', ['build', '-o', join(dir, 'origin'), join(sources, 'origin.go')], { stdio: 'ignore', cwd: dir });
       return printing(t, join(dir, 'origin'), [], dir);
     },
@@ -166,6 +163,6 @@ frontend origin
   {
     name: "Python's http.server",
     isThere: runs('python3', '--version'),
-    start: (t) => printing(t, 'python3', [join(sources, 'origin.py')], directoryOf(t)),
+    start: (t, dir) => printing(t, 'python3', [join(sources, 'origin.py')], dir),
   },
 ];

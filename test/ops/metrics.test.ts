@@ -52,3 +52,48 @@ t.test('a role has its own metrics and no others, gauges are set, histograms obs
   t.match(text, /^outrider_broker_rpc_duration_seconds_bucket\{le="0.0025",method="Attest"\} 0$/m);
   t.throws(() => metrics.add('outrider_proxy_faults_total', { code: 'x' }), { name: 'TypeError' });
 });
+
+t.test(
+  'a held observer counts where the named one does, shows nothing before its first observation, and every bucket counts those below',
+  async (t) => {
+    const metrics = createMetrics('proxy');
+    const observe = metrics.observer('outrider_proxy_stage_duration_seconds', { stage: 'route' });
+    t.notMatch(await metrics.expose(), /outrider_proxy_stage_duration_seconds_count/);
+    observe(0.0001);
+    observe(0.00011);
+    metrics.observe('outrider_proxy_stage_duration_seconds', { stage: 'route' }, 61);
+    const text = await metrics.expose();
+    const bucket = (le: string): string => `outrider_proxy_stage_duration_seconds_bucket{le="${le}",stage="route"}`;
+    t.match(text, `${bucket('0.0001')} 1\n`);
+    t.match(text, `${bucket('0.00025')} 2\n`);
+    t.match(text, `${bucket('60')} 2\n`);
+    t.match(text, `${bucket('+Inf')} 3\n`);
+    t.match(text, 'outrider_proxy_stage_duration_seconds_count{stage="route"} 3\n');
+    t.match(text, /outrider_proxy_stage_duration_seconds_sum\{stage="route"\} 61\.0002/);
+    t.throws(() => observe(Number.NaN), { name: 'TypeError' });
+    t.throws(() => metrics.observer('outrider_broker_rpc_duration_seconds', { method: 'Attest' }), { name: 'TypeError' });
+  },
+);
+
+t.test('a metric of several labels keeps each set apart, and those past its bound are counted as other', async (t) => {
+  const metrics = createMetrics('proxy');
+  const count = 70;
+  for (let i = 0; i < count; i += 1)
+    for (let j = 0; j < count; j += 1)
+      metrics.add('outrider_proxy_requests_total', { target: `target-${i}`, decision: `decision-${j}`, code_class: '2xx' });
+  const series = (await metrics.expose()).split('\n').filter((line) => line.startsWith('outrider_proxy_requests_total{'));
+  t.equal(series.length, 4_096 + 1);
+  t.ok(series.includes('outrider_proxy_requests_total{target="target-3",decision="decision-4",code_class="2xx"} 1'));
+  t.ok(series.includes(`outrider_proxy_requests_total{target="other",decision="other",code_class="other"} ${count * count - 4_096}`));
+});
+
+t.test('a gauge that is forgotten begins anew', async (t) => {
+  const metrics = createMetrics('proxy');
+  metrics.add('outrider_proxy_connections', { kind: 'client' }, 3);
+  metrics.add('outrider_proxy_connections', { kind: 'client' }, -1);
+  t.match(await metrics.expose(), /^outrider_proxy_connections\{kind="client"\} 2$/m);
+  metrics.reset('outrider_proxy_connections');
+  t.notMatch(await metrics.expose(), /^outrider_proxy_connections\{/m);
+  metrics.add('outrider_proxy_connections', { kind: 'client' }, 1);
+  t.match(await metrics.expose(), /^outrider_proxy_connections\{kind="client"\} 1$/m);
+});

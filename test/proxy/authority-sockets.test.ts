@@ -204,7 +204,7 @@ t.test('over real sockets a credential is seen where all names agree, and nowher
     counts[`${one.way.split(',')[0]} ${answer.replace(/\s.*? /, ' ')}`] =
       (counts[`${one.way.split(',')[0]} ${answer.replace(/\s.*? /, ' ')}`] ?? 0) + 1;
     const credential = credentialed.get(one.number);
-    const due = isDue ? `Bearer credential-for-${(name as string).split('.')[0]}` : undefined;
+    const due = isDue ? `Bearer credential-for-${name.split('.')[0]}` : undefined;
     if (credential !== due) wrong.push(`${JSON.stringify(one)}: ${credential ?? 'no credential'} rather than ${due ?? 'none'}; ${answer}`);
     // What disagrees is refused: never an answer of a target, but where no target is named and all goes to one place untouched.
     const isAttackers = one.first === hosts.attacker && one.way.startsWith('explicit');

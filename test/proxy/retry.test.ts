@@ -297,14 +297,18 @@ t.test('a thousand requests that are refused together make one renewal', async (
 
 t.test('a program that leaves while the credential is renewed ends it, and nothing is sent again', async (t) => {
   const gates: (() => void)[] = [];
-  const { seen, path } = await setUp(t, () => false, {
-    grant: (call) => (call === 1 ? grantNumber(1) : new Promise((resolve) => gates.push(() => resolve(grantNumber(2))))),
-  });
+  let open = 0;
+  const { seen, path } = await setUp(
+    t,
+    () => false,
+    { grant: (call) => (call === 1 ? grantNumber(1) : new Promise((resolve) => gates.push(() => resolve(grantNumber(2))))) },
+    { onConnections: (_kind, delta) => (open += delta) },
+  );
   const client = await program(path);
   client.say(head('GET'));
   await until(() => gates.length > 0);
   client.socket.destroy();
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => open === 0);
   gates[0]?.();
   t.match((await outcomeOf(path)).outcome, { fault: 'client_closed' });
   t.equal(seen.length, 1);
@@ -329,11 +333,13 @@ t.test('a long 401 waits without being read whole, and then comes whole', async 
   const client = await program(path);
   client.say(head('GET'));
   await until(() => gates.length > 0);
-  let before = -1;
-  while (before !== written) {
+  // It stands still when nothing has moved for a thousand turns.
+  let [before, turns] = [-1, 0];
+  await until(() => {
+    turns = before === written ? turns + 1 : 0;
     before = written;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+    return turns > 1_000;
+  });
   t.ok(written < long.length - 65_536, `the target waits after ${written} bytes`);
   t.equal(client.text(), '');
   gates[0]?.();
@@ -354,7 +360,11 @@ t.test('the answer to the second attempt streams', async (t) => {
     targetEnd.say('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n');
   });
   // A broker takes a moment; by then the whole 401 is here and its connection is free.
-  const { grants } = brokerOf({ grant: (call) => new Promise((resolve) => setTimeout(() => resolve(grantNumber(call)), 20)) });
+  const moment = (): Promise<void> => {
+    let turns = 0;
+    return until(() => (turns += 1) > 200);
+  };
+  const { grants } = brokerOf({ grant: (call) => moment().then(() => grantNumber(call)) });
   const { path, origin: opened } = await between(t, server, { grants });
   const client = await program(path);
   client.say(head('GET'));

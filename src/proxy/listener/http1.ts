@@ -292,8 +292,9 @@ const standingOf = ({ current, waiting }: Line): Standing => {
   if (current.response.writableFinished || current.response.destroyed) return waiting > 0 ? 'waiting' : 'idle';
   const { request, response } = current;
   if (response.writableNeedDrain || response.writableEnded) return 'reading';
+  if (response.headersSent || request.complete) return 'waiting';
   // As much of a body as we take ahead of the target waits for that; with less, there is room for what does not come.
-  return response.headersSent || request.complete || request.readableLength >= request.readableHighWaterMark ? 'waiting' : 'sending';
+  return request.readableLength >= request.readableHighWaterMark ? 'stuck' : 'sending';
 };
 
 const bodyOf = (request: IncomingMessage, sink: Http1Sink, { expectsContinue }: Admitted, { bodyIdleMs }: Patience): StreamBody =>

@@ -9,9 +9,9 @@ import type { Patience } from './connection.ts';
 
 /**
  * What a connection is in the middle of. new: it has not asked for anything; idle: between requests; sending: a request body that does not come;
- * reading: an answer that is not read; waiting: it waits for us, or is joined to a target.
+ * reading: an answer that is not read; stuck: a body that the target does not take; waiting: it waits for us, or is joined to a target.
  */
-export type Standing = 'new' | 'idle' | 'sending' | 'reading' | 'waiting';
+export type Standing = 'new' | 'idle' | 'sending' | 'reading' | 'stuck' | 'waiting';
 
 export type Closure = 'connections_idle' | 'connections_slow';
 
@@ -32,7 +32,10 @@ export interface Occupancy {
   readonly size: () => number;
   /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
   readonly hold: (socket: Socket, isHeld: boolean) => void;
-  /** Closes some that have kept us waiting, the longest first; returns how many it has chosen. `slowMs` is how long slow ones are borne. */
+  /**
+   * Closes some that have kept us waiting, the longest first; returns how many it has chosen. While memory is short, `slowMs` is how long slow ones are borne, and
+   * bodies that a target does not take count as slow.
+   */
   readonly makeRoom: (slowMs?: number) => number;
   /** What is idle now and has said nothing when `closeQuiet` comes is closed by it. */
   readonly remember: () => void;
@@ -80,13 +83,13 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
       timer = undefined;
     }, lookEveryMs).unref();
   };
-  const search = (slowMs: number): { readonly place: Place; readonly standing: Standing }[] => {
+  const search = (slowMs: number, isShort: boolean): { readonly place: Place; readonly standing: Standing }[] => {
     const at = now();
     const found: { readonly place: Place; readonly standing: Standing }[] = [];
     for (const place of places.values()) {
       const standing = place.isLeaving ? 'waiting' : look(place, at);
-      if (standing === 'waiting') continue;
-      const isSlow = standing === 'sending' || standing === 'reading';
+      if (standing === 'waiting' || (standing === 'stuck' && !isShort)) continue;
+      const isSlow = standing !== 'new' && standing !== 'idle';
       if (at - place.sinceMs >= (isSlow ? slowMs : patience.idleReclaimMs)) found.push({ place, standing });
     }
     // Who has behaved and is between two requests goes last.
@@ -94,8 +97,8 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
     found.sort((one, other) => rank(one.standing) - rank(other.standing) || one.place.sinceMs - other.place.sinceMs);
     return found.slice(0, Math.ceil(max / batches));
   };
-  const makeRoom = (slowMs = patience.slowReclaimMs): number => {
-    const chosen = search(slowMs);
+  const makeRoom = (slowMs?: number): number => {
+    const chosen = search(slowMs ?? patience.slowReclaimMs, slowMs !== undefined);
     for (const { place } of chosen) {
       place.isLeaving = true;
       leaving += 1;
@@ -162,7 +165,7 @@ const hasMoved = ({ socket, readBytes, writtenBytes, lookedAtMs }: Place, standi
   const enough = (limits.clientSlowBytesPerSecond * (at - lookedAtMs)) / 1_000;
   if (standing === 'waiting') return true;
   if (standing === 'idle' || standing === 'new') return socket.bytesWritten > writtenBytes;
-  const moved = standing === 'sending' ? socket.bytesRead - readBytes : socket.bytesWritten - writtenBytes;
+  const moved = standing === 'sending' || standing === 'stuck' ? socket.bytesRead - readBytes : socket.bytesWritten - writtenBytes;
   return moved > 0 && moved >= enough;
 };
 

@@ -91,7 +91,7 @@ export const onGrpc = (t: Test, identity: ServerIdentity, answer: Answer): Promi
     stream.resume();
     if (stream.session) answer(stream, stream.session);
   });
-  return openServer(t, server as unknown as Server);
+  return openServer(t, server);
 };
 
 /** One message as it travels: uncompressed, its length before it (gRPC over HTTP/2, "Length-Prefixed-Message"). */
@@ -201,7 +201,7 @@ export const wrongPeers = ({ sound, wrong }: Identities, message: Uint8Array): r
     grpc('head', 'it takes the call and is silent', () => undefined, { isSilent: true }),
     grpc('head', 'it refuses the stream', (stream) => stream.close(7)),
     grpc('head', 'it resets the stream', (stream) => stream.close(2)),
-    grpc('head', 'it says goodbye and no more', (_stream, session) => void session.goaway(0), { isSilent: true }),
+    grpc('head', 'it says goodbye and no more', (_stream, session) => session.goaway(0), { isSilent: true }),
     grpc('head', 'it breaks the connection', (_stream, session) => session.destroy()),
     grpc('head', 'a gateway answers 503 in HTML', (stream) => {
       stream.respond({ ':status': 503, 'content-type': 'text/html' });

@@ -1,6 +1,9 @@
 """An origin on Python's http.server: says its port, then one line of JSON for each request that it read."""
 import json
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+writing = threading.Lock()
 
 
 class Origin(BaseHTTPRequestHandler):
@@ -20,7 +23,9 @@ class Origin(BaseHTTPRequestHandler):
         return b""
 
     def answer(self):
-        print(json.dumps({"path": self.path, "authorization": ",".join(self.headers.get_all("Authorization", []))}), flush=True)
+        line = json.dumps({"path": self.path, "authorization": ",".join(self.headers.get_all("Authorization", []))})
+        with writing:
+            print(line, flush=True)
         self.body()
         self.send_response(200)
         self.send_header("Content-Length", "2")

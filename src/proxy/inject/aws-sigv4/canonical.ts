@@ -3,13 +3,11 @@
  * character for one byte, as they are on the wire. Pure; knows no key.
  * https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { HeaderList } from '../../../core/headers.ts';
 
 export const sha256 = (data: string | Uint8Array): string =>
-  createHash('sha256')
-    .update(typeof data === 'string' ? Buffer.from(data, 'latin1') : data)
-    .digest('hex');
+  hash('sha256', typeof data === 'string' ? Buffer.from(data, 'latin1') : data, 'hex');
 
 /** SHA-256 of nothing. */
 export const emptyHash = sha256('');
