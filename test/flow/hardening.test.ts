@@ -162,11 +162,15 @@ t.test('the roles as the image starts them: no debugger, no dump, and no secret 
   const before = new Set(readdirSync(files.dir));
   for (const [role, { child, output, ports: named }] of Object.entries({ broker, collector, proxy })) {
     const pid = child.pid as number;
-    const ports = listeningPorts(pid).toSorted();
+    const ports = listeningPorts(pid).toSorted((one, other) => one - other);
     t.ok(ports.length >= 2, `${role} listens on ${ports.join(', ')}`);
     child.kill('SIGUSR1');
     t.match(await (await fetch(`http://127.0.0.1:${named['admin']}/livez`)).text(), 'ok');
-    t.same(listeningPorts(pid).toSorted(), ports, `${role}: SIGUSR1 opens no debugger`);
+    t.same(
+      listeningPorts(pid).toSorted((one, other) => one - other),
+      ports,
+      `${role}: SIGUSR1 opens no debugger`,
+    );
     t.notMatch(output(), /Debugger listening/);
     for (const name of ['cmdline', 'environ']) t.notMatch(readFileSync(`/proc/${pid}/${name}`, 'latin1'), canary, `${role}: ${name}`);
     for (const [fd, link] of linksOf(pid)) {
@@ -190,10 +194,13 @@ t.test('without the option of the image SIGUSR1 opens no debugger either', async
   const { files, issuer } = await prepareStack(t);
   const program = fromBundle(bundle).filter((one) => one !== '--disable-sigusr1');
   const broker = await startRole(t, 'broker', files.dir, brokerYaml(files, issuer.url), program);
-  const ports = listeningPorts(broker.child.pid as number).toSorted();
+  const ports = listeningPorts(broker.child.pid as number).toSorted((one, other) => one - other);
   broker.child.kill('SIGUSR1');
   t.match(await (await fetch(`http://127.0.0.1:${broker.ports['admin']}/livez`)).text(), 'ok');
-  t.same(listeningPorts(broker.child.pid as number).toSorted(), ports);
+  t.same(
+    listeningPorts(broker.child.pid as number).toSorted((one, other) => one - other),
+    ports,
+  );
   t.notMatch(broker.output(), /Debugger listening/);
 });
 

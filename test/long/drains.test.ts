@@ -148,7 +148,8 @@ t.test(`${drains} rolling restarts under load without a failed request, and ever
   })();
   const workers = [
     ...(['kept', 'kept', 'kept', 'kept', 'fresh', 'fresh', 'intercepted', 'intercepted'] as const).map(worker),
-    ...[h2Worker(), h2Worker()],
+    h2Worker(),
+    h2Worker(),
   ];
   const sum = (): number => Object.values(done).reduce((all, one) => all + one, 0);
   await eventually(() => failures.length > 0 || Object.values(done).every((count) => count > 10));

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import fc from 'fast-check';
 import t from 'tap';
-import { type AddressClass, classifyAddress, dialProblem } from '../../src/net/guard.ts';
+import { type AddressClass, classifyAddress, dialProblem, isOwnListener, operatorDialProblem } from '../../src/net/guard.ts';
 
 t.test('every special range is known, in every form', async (t) => {
   const rows: [string, AddressClass][] = [
@@ -45,6 +45,13 @@ t.test('every special range is known, in every form', async (t) => {
     ['2001:0:808:808:0:0:80ff:fffe', 'loopback'],
     ['::7f00:2', 'loopback'],
     ['::10.0.0.1', 'private'],
+    // ISATAP, behind any prefix.
+    ['2606:4700::5efe:a9fe:a9fe', 'metadata'],
+    ['2606:4700::200:5efe:127.0.0.1', 'loopback'],
+    ['2606:4700::5efe:8.8.8.8', 'public'],
+    ['2606:4700::1:5efe:a9fe:a9fe', 'public'],
+    ['fd00:42::42', 'metadata'],
+    ['2001:2::1', 'reserved'],
     ['not an address', 'reserved'],
     ['0x7f000001', 'reserved'],
   ];
@@ -74,4 +81,24 @@ t.test('only what something names may be dialled beyond public addresses', async
     t.type(dialProblem(address, { ...strict, privateAllowed: true }), 'string', address);
     t.equal(dialProblem(address, { ...strict, named: [address] }), undefined, `${address} named exactly`);
   }
+});
+
+t.test('what the operator names may be private or on this machine, and nothing worse', async (t) => {
+  for (const address of ['8.8.8.8', '10.0.0.1', 'fd12::1', '127.0.0.1', '::1']) t.equal(operatorDialProblem(address), undefined, address);
+  for (const address of ['169.254.169.254', '169.254.1.1', 'fd00:ec2::254', '0.0.0.0', '::ffff:a9fe:a9fe', '224.0.0.1'])
+    t.type(operatorDialProblem(address), 'string', address);
+});
+
+t.test('a listener of ours is known by every address that leads to it, and another port or machine is not it', async (t) => {
+  const loopback = [{ address: '127.0.0.1', port: 15_001 }, undefined];
+  const everywhere = [{ address: '0.0.0.0', port: 9_090 }];
+  const local = (): readonly string[] => ['127.0.0.1', '10.1.2.3', 'fd00::7'];
+  const isOwn = (address: string, port: number): boolean => isOwnListener({ address, port }, [...loopback, ...everywhere], local);
+  for (const address of ['127.0.0.1', '127.9.9.9', '::1', '::ffff:7f00:1', '0.0.0.0', '::', '::ffff:0:0'])
+    t.ok(isOwn(address, 15_001), `${address}, a listener on loopback`);
+  for (const address of ['127.0.0.1', '10.1.2.3', '::ffff:10.1.2.3', 'fd00::7', '0.0.0.0'])
+    t.ok(isOwn(address, 9_090), `${address}, one on all addresses`);
+  t.notOk(isOwn('10.1.2.3', 15_001), 'loopback alone listens there');
+  t.notOk(isOwn('10.1.2.4', 9_090), 'another machine');
+  t.notOk(isOwn('127.0.0.1', 9_091), 'another port');
 });

@@ -250,7 +250,10 @@ const roomFor = (max: number) => {
     stand: (socket: FakeSocket, standing: Standing) => standings.set(socket, standing),
     open: (): FakeSocket & { readonly isIn: boolean } => {
       const socket = { bytesRead: 0, bytesWritten: 0, isDestroyed: false, isIn: false, once: () => socket, destroy: () => undefined };
-      socket.destroy = () => void (socket.isDestroyed = true) as undefined;
+      socket.destroy = () => {
+        socket.isDestroyed = true;
+        return undefined;
+      };
       socket.isIn = occupancy.admit(socket as unknown as Socket);
       return socket;
     },

@@ -33,8 +33,8 @@ export interface Occupancy {
   /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
   readonly hold: (socket: Socket, isHeld: boolean) => void;
   /**
-   * Closes some that have kept us waiting, the longest first; returns how many it has chosen. While memory is short, `slowMs` is how long slow ones are borne, and
-   * bodies that a target does not take count as slow.
+   * Closes some that have kept us waiting, the longest first; returns how many it has chosen. While memory is short, `slowMs` is
+   * how long slow ones are borne, and bodies that a target does not take count as slow.
    */
   readonly makeRoom: (slowMs?: number) => number;
   /** What is idle now and has said nothing when `closeQuiet` comes is closed by it. */
