@@ -49,14 +49,17 @@ export const limits = {
   /** When room is needed: a body that does not come and an answer that is not read go after this long below this rate. */
   clientSlowReclaimMs: 10_000,
   clientSlowBytesPerSecond: 1_024,
+  /** The same grace when there is nobody else to close, rather than to turn away who comes. */
+  clientSlowCrowdedMs: 1_000,
   /**
-   * Resident memory of the proxy: the ceiling is 256 MiB. Above the first mark garbage is collected; while it stays above, idle and slow
-   * connections are closed and only a few requests run at a time, until it is below the second. Under full load without an attack it is below.
+   * Resident memory of the proxy: the ceiling is 256 MiB. Above the first mark garbage is collected; above the second, idle and slow
+   * connections are closed and only a few requests run at a time, until it is below the third. Under full load without an attack it is below.
    */
-  memoryHighBytes: 192 * 1024 * 1024,
-  memoryLowBytes: 176 * 1024 * 1024,
+  memoryCollectBytes: 192 * 1024 * 1024,
+  memoryHighBytes: 224 * 1024 * 1024,
+  memoryLowBytes: 216 * 1024 * 1024,
   memorySampleMs: 100,
-  memoryCollectEveryMs: 2_000,
+  memoryCollectEveryMs: 1_000,
   /** Requests at a time while memory is short: the proxy never stops altogether. */
   memoryShortRequestsMax: 16,
   /** How long a slow body and an unread answer are borne while memory is short. */

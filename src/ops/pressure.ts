@@ -8,7 +8,9 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 export interface PressureOptions {
-  /** Resident bytes above which garbage is collected, and what then is still above it is pressure. */
+  /** Resident bytes above which garbage is collected: early, so that what comes next is seldom needed. */
+  readonly collectBytes: number;
+  /** What is still above this is pressure. */
   readonly highBytes: number;
   /** Pressure ends below this. */
   readonly lowBytes: number;
@@ -32,7 +34,7 @@ export interface Pressure {
 }
 
 export const watchPressure = (options: PressureOptions): Pressure => {
-  const { highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
+  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
   const { residentBytes = () => process.memoryUsage.rss(), collect = collector() } = options;
   let isHigh = false;
   let untilCollection = 0;
@@ -40,7 +42,7 @@ export const watchPressure = (options: PressureOptions): Pressure => {
   const look = (): void => {
     untilCollection -= sampleMs;
     let resident = residentBytes();
-    if (resident > highBytes && untilCollection <= 0) {
+    if (resident > collectBytes && untilCollection <= 0) {
       untilCollection = collectEveryMs;
       collect();
       resident = residentBytes();

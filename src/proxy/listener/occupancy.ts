@@ -97,8 +97,8 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
     found.sort((one, other) => rank(one.standing) - rank(other.standing) || one.place.sinceMs - other.place.sinceMs);
     return found.slice(0, Math.ceil(max / batches));
   };
-  const makeRoom = (slowMs?: number): number => {
-    const chosen = search(slowMs ?? patience.slowReclaimMs, slowMs !== undefined);
+  const makeRoom = (slowMs: number, isShort = false): number => {
+    const chosen = search(slowMs, isShort);
     for (const { place } of chosen) {
       place.isLeaving = true;
       leaving += 1;
@@ -126,7 +126,8 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
       if (places.size - leaving >= max) {
         const at = now();
         if (at < isSearchedAgainAtMs) return false;
-        if (makeRoom() === 0) {
+        // Slow ones have their grace as long as there is somebody else.
+        if (makeRoom(patience.slowReclaimMs) === 0 && makeRoom(Math.min(patience.slowReclaimMs, limits.clientSlowCrowdedMs)) === 0) {
           isSearchedAgainAtMs = at + searchPauseMs;
           return false;
         }
@@ -146,7 +147,7 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
       place.isHeld = isHeld;
       place.sinceMs = now();
     },
-    makeRoom,
+    makeRoom: (slowMs) => makeRoom(slowMs ?? patience.slowReclaimMs, slowMs !== undefined),
     remember: () => {
       for (const place of places.values()) look(place, now());
     },

@@ -26,6 +26,7 @@ export const watchLoad = (metrics: Metrics, log: Log, makeRoom: () => void): Loa
   const buffers = createBudget(limits.heldBytesTotalMax);
   let wasShort = false;
   const pressure = watchPressure({
+    collectBytes: limits.memoryCollectBytes,
     highBytes: limits.memoryHighBytes,
     lowBytes: limits.memoryLowBytes,
     sampleMs: limits.memorySampleMs,
