@@ -180,6 +180,9 @@ export const limits = {
   grantRejectedIntervalMs: 10_000,
   /** How much of an answer is searched for the credential that its request carried. */
   echoScanBytesMax: 1024 * 1024,
+  /** What may begin a credential waits for what follows; a few bytes no longer than this, because somebody may wait for them. */
+  echoHeldMs: 50,
+  echoGivenBytesMax: 12,
   /** How much may come of a compressed byte (THREATS S-5): text shrinks to a tenth, a bomb to a thousandth. */
   echoExpansionMax: 100,
   /** Compressed bytes that wait until they are decoded. */

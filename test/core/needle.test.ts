@@ -232,3 +232,24 @@ t.test('work is linear in what is searched, whoever sends it and however it is c
     t.ok(many < 24 * few + 200, name);
   }
 });
+
+t.test('what was given back before it was known is not given twice, and the rest of a hit is written over', async (t) => {
+  const text = 'sk_live_0123456789abcdef';
+  for (let cut = 1; cut < text.length; cut += 1) {
+    const search = new Search(needleFor(text));
+    const parts = [
+      search.push(Buffer.from(`before ${text.slice(0, cut)}`)),
+      search.give(),
+      search.push(Buffer.from(`${text.slice(cut)} after`)),
+    ];
+    parts.push(search.give(), search.end());
+    const seen = Buffer.concat(parts).toString();
+    t.equal(seen, `before ${text.slice(0, cut)}${'*'.repeat(text.length - cut)} after`, `cut at ${cut}`);
+    t.equal(search.hits, 1);
+  }
+  const search = new Search(needleFor(text));
+  const innocent = ['s', 'k', '_l', 'ak', 'e sk_'].map((part) => Buffer.concat([search.push(Buffer.from(part)), search.give()]).toString());
+  t.strictSame(innocent, ['s', 'k', '_l', 'ak', 'e sk_'], 'nothing waits, nothing is lost');
+  t.equal(search.end().length, 0);
+  t.equal(search.hits, 0);
+});

@@ -265,6 +265,21 @@ t.test('events are delivered as they come, and only what may begin the credentia
   }
 });
 
+t.test('a prompt that ends like a credential begins is there after a moment, and the rest of a credential is not', async (t) => {
+  let more = (): void => undefined;
+  const path = await setUp(t, 'redact', async ({ say }) => {
+    say(`HTTP/1.1 200 OK\r\n${close}\r\nname: s`);
+    await new Promise<void>((resolve) => (more = resolve));
+    say(credential.slice(1));
+  });
+  const client = await ask(path);
+  await client.until(/name: s$|s\r\n$/);
+  more();
+  await client.until(/\*{20,}/);
+  t.notMatch(client.text(), none);
+  t.equal((await outcomeOf(path)).outcome?.echoes, 1);
+});
+
 t.test('answers without a body, and ranges, keep their heads as they are', async (t) => {
   for (const head of [
     'HTTP/1.1 204 No Content\r\nETag: "a"\r\n',

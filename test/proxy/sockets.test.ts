@@ -42,7 +42,7 @@ for (const [how, leave] of Object.entries(leaving)) {
         arrived = incoming.url as string;
         incoming.on('error', () => undefined);
         response.once('close', () => gone.push(arrived));
-        if (arrived === '/answering') response.write('begun');
+        if (arrived === '/answering') response.write('begun\n');
       }),
     );
     const bodies = {
@@ -183,7 +183,7 @@ const misbehaving = (incoming: IncomingMessage, response: ServerResponse): void 
       response.write('half', () => socket.resetAndDestroy());
     },
     '/stream': () => {
-      response.write('begun');
+      response.write('begun\n');
       response.flushHeaders();
     },
   };

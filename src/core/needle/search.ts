@@ -28,6 +28,8 @@ export class Search {
   /** What has not been given back, and its position in the stream. */
   #window: Buffer = nothing;
   #origin = 0;
+  /** Up to here it was given back before it was known whether it begins a hit. */
+  #given = 0;
   /** A growing store behind the window, when it was put together from chunks: its unused rest. */
   #spare: Buffer = nothing;
   /** The filter: position, fits, fits that an escape brings once it ends (by its last byte's position), and where the last one ended. */
@@ -52,7 +54,18 @@ export class Search {
 
   /** Bytes that wait because they may begin a hit. */
   get held(): number {
-    return this.#window.length;
+    return this.#origin + this.#window.length - Math.max(this.#origin, this.#given);
+  }
+
+  /**
+   * What is held, though it may begin a hit: for a reader that must not wait any longer. What follows is judged as if it had been held,
+   * and of a hit everything after these bytes is written over.
+   */
+  give(): Uint8Array {
+    const given = this.#window.subarray(this.#window.length - this.held);
+    this.#given = this.#origin + this.#window.length;
+    // A copy: what stays in the window may be written behind, or moved.
+    return Buffer.from(given);
   }
 
   /** What is settled: the bytes that were held and these, hits as asterisks, without what may begin a hit. */
@@ -242,7 +255,8 @@ export class Search {
   #release(until: number): Uint8Array {
     const count = until - this.#origin;
     const settled = this.#window.subarray(0, count);
-    const result = this.#found.length === 0 ? settled : this.#masked(settled, until);
+    const masked = this.#found.length === 0 ? settled : this.#masked(settled, until);
+    const result = this.#given > this.#origin ? masked.subarray(Math.min(this.#given - this.#origin, count)) : masked;
     this.#window = count === this.#window.length ? nothing : this.#window.subarray(count);
     this.#origin = until;
     return result;

@@ -68,6 +68,7 @@ class EchoGuard implements Answer {
   #search: Search | undefined;
   #searchedBytes = 0;
   #isPassing = false;
+  #giving: NodeJS.Timeout | undefined;
   #decoding: Decoding | undefined;
   #fault: Fault | undefined;
 
@@ -105,12 +106,25 @@ class EchoGuard implements Answer {
     if (this.#decoding) return this.#decoding.write(chunk);
     const search = this.#search;
     if (search === undefined) return this.#pass(chunk);
+    this.#stopGiving();
     const before = search.hits;
     const settled = search.push(chunk);
     if (!this.#accepts(search.hits - before)) return true;
+    if (search.held > 0 && search.held <= limits.echoGivenBytesMax) this.#giving = setTimeout(() => this.#give(search), limits.echoHeldMs);
     this.#searchedBytes += chunk.length;
     if (this.#searchedBytes >= limits.echoScanBytesMax && search.held === 0) this.#search = undefined;
     return settled.length === 0 || this.#forward(settled);
+  }
+
+  /** The target says no more for now, and who reads may be waiting for just these: a prompt, the end of a line. */
+  #give(search: Search): void {
+    this.#giving = undefined;
+    this.#forward(search.give());
+  }
+
+  #stopGiving(): void {
+    clearTimeout(this.#giving);
+    this.#giving = undefined;
   }
 
   /** Past the bound. */
@@ -127,6 +141,7 @@ class EchoGuard implements Answer {
 
   end(trailers: HeaderList): void | Promise<void> {
     if (this.#decoding) return this.#decoding.finish().then(() => this.#finish(trailers));
+    this.#stopGiving();
     const search = this.#search;
     if (search && search.held > 0) {
       const before = search.hits;
@@ -150,6 +165,7 @@ class EchoGuard implements Answer {
 
   /** The exchange is over, however it ended. */
   close(): void {
+    this.#stopGiving();
     this.#decoding?.close();
   }
 
