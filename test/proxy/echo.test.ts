@@ -267,10 +267,11 @@ t.test('events are delivered as they come, and only what may begin the credentia
 
 t.test('a prompt that ends like a credential begins is there after a moment, and the rest of a credential is not', async (t) => {
   let more = (): void => undefined;
-  const path = await setUp(t, 'redact', async ({ say }) => {
+  const path = await setUp(t, 'redact', async ({ say, socket }) => {
     say(`HTTP/1.1 200 OK\r\n${close}\r\nname: s`);
     await new Promise<void>((resolve) => (more = resolve));
     say(credential.slice(1));
+    socket.end();
   });
   const client = await ask(path);
   await client.until(/name: s$|s\r\n$/);
