@@ -186,6 +186,8 @@ const judgeProgram = (input: Input, observed: Observed, expected: readonly Expec
       message.isComplete &&
       message.status === outcome?.status &&
       /^(?:target_truncated|framing_invalid)$/.test(outcome.fault) &&
+      // As long as it announced it is whole: what broke was behind it, or the connection.
+      message.framing !== 'length' &&
       !isProblem(message)
     ) {
       problems.push(`an answer that ended in ${outcome.fault} looks whole`);
