@@ -52,18 +52,20 @@ export const limits = {
   /** The same grace when there is nobody else to close, rather than to turn away who comes. */
   clientSlowCrowdedMs: 1_000,
   /**
-   * Resident memory of the proxy: the ceiling is 256 MiB. Above the first mark garbage is collected; above the second, idle and slow
+   * Resident memory of the proxy: the ceiling is 320 MiB. Above the first mark garbage is collected; above the second, idle and slow
    * connections are closed and only a few requests run at a time, until it is below the third. Under full load without an attack it is below.
    */
   memoryCollectBytes: 192 * 1024 * 1024,
-  memoryHighBytes: 224 * 1024 * 1024,
-  memoryLowBytes: 216 * 1024 * 1024,
+  memoryHighBytes: 288 * 1024 * 1024,
+  memoryLowBytes: 272 * 1024 * 1024,
   memorySampleMs: 100,
   memoryCollectEveryMs: 1_000,
   /** Requests at a time while memory is short: the proxy never stops altogether. */
   memoryShortRequestsMax: 16,
   /** How long a slow body and an unread answer are borne while memory is short. */
   memoryShortSlowMs: 1_000,
+  /** Requests under way of all programs together: each connection has one, and HTTP/2 some hundreds more. Some 50 KiB each at worst. */
+  clientRequestsMax: 1_536,
   /** Requests that wait for their turn on a program's connection: package managers pipeline ten, load generators some dozens. */
   clientPipelinedRequestsMax: 128,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */

@@ -21,7 +21,7 @@ export const metricTable = {
   outrider_proxy_body_bytes_total: counter(['direction'], 'Body and tunnel bytes forwarded, by direction (request, response).'),
   outrider_proxy_connections: gauge(['kind'], 'Open connections from programs, by kind (client, tunnel).'),
   outrider_proxy_connections_max: gauge([], 'Connections from programs that are taken at a time.'),
-  outrider_proxy_overload_total: counter(['reason'], 'Refusals and closures for load: connections (503 at once), connections_dropped (closed unanswered), connections_idle and connections_slow (closed to make room), memory and held_bytes (503), descriptors (accepting failed).'),
+  outrider_proxy_overload_total: counter(['reason'], 'Refusals and closures for load: connections (503 at once), connections_dropped (closed unanswered), connections_idle and connections_slow (closed to make room), memory, requests and held_bytes (503), descriptors (accepting failed).'),
   outrider_proxy_memory_short: gauge([], 'Whether resident memory is above its mark (1), so that only a few requests run at a time, or not (0).'),
   outrider_proxy_held_bytes: gauge([], 'Bytes of bodies and answers held in memory for placements, retries and the echo guard.'),
   outrider_proxy_event_loop_utilization_ratio: gauge([], 'Share of the last tenth of a second in which the one thread was busy, 0 to 1.'),

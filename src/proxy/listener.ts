@@ -20,6 +20,7 @@ import { leave } from './listener/leave.ts';
 import { type Closure, createOccupancy } from './listener/occupancy.ts';
 import { createServing, type Serve } from './listener/serving.ts';
 import { type Spliced, splice } from './listener/splice.ts';
+import type { Accepted } from './exchange.ts';
 import { problemBytes, respond } from './respond.ts';
 
 export type { TlsTerms } from './listener/handshake.ts';
@@ -68,7 +69,7 @@ export interface ListenerOptions {
 }
 
 /** Why somebody was turned away, or closed, for load. */
-export type Overload = Closure | 'connections' | 'connections_dropped' | 'memory' | 'descriptors';
+export type Overload = Closure | 'connections' | 'connections_dropped' | 'memory' | 'requests' | 'descriptors';
 
 export interface Listener {
   readonly address: AddressInfo;
@@ -165,24 +166,36 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
     });
   };
   /** Of the requests that were taken while memory was short, those that still run. */
+  let running = 0;
   let runningShort = 0;
   const isShort = (): boolean => options.isMemoryShort?.() === true;
-  const refusedForMemory = (): Fault => {
-    onOverload('memory');
-    const fault = new Fault('overloaded', { detail: 'Memory is short.' });
+  const refusedFor = (reason: 'memory' | 'requests', detail: string): Fault => {
+    onOverload(reason);
+    const fault = new Fault('overloaded', { detail });
     handlers.refused(fault);
     return fault;
   };
-  const ended = (): void => void (runningShort -= 1);
+  const refusedForMemory = (): Fault => refusedFor('memory', 'Memory is short.');
+  const ended = (): void => void (running -= 1);
+  const endedShort = (): void => {
+    running -= 1;
+    runningShort -= 1;
+  };
+  const refuse = (accepted: Accepted, fault: Fault): Promise<void> => {
+    respond(accepted.sink, fault, accepted);
+    return Promise.resolve();
+  };
   const engineHandlers: EngineHandlers = {
     request: (accepted) => {
-      if (!isShort()) return handlers.request(accepted);
-      if (runningShort >= limits.memoryShortRequestsMax) {
-        respond(accepted.sink, refusedForMemory(), accepted);
-        return Promise.resolve();
+      if (running >= limits.clientRequestsMax) return refuse(accepted, refusedFor('requests', 'Too many requests are under way.'));
+      if (!isShort()) {
+        running += 1;
+        return handlers.request(accepted).then(ended);
       }
+      if (runningShort >= limits.memoryShortRequestsMax) return refuse(accepted, refusedForMemory());
+      running += 1;
       runningShort += 1;
-      return handlers.request(accepted).then(ended);
+      return handlers.request(accepted).then(endedShort);
     },
     refused: handlers.refused,
   };

@@ -14,7 +14,7 @@ import { type Crowded, slowHost, startPlace } from './crowd/place.ts';
  * core/limits.ts names, and afterwards the proxy serves as before (THREATS I9, S-1, S-2, S-3, S-6, 19).
  */
 const seconds = Number(process.env['ATTACK_SECONDS'] ?? 20);
-const memoryMiBMax = 256;
+const memoryMiBMax = 320;
 t.setTimeout(1_200_000);
 
 interface Attack {
@@ -96,11 +96,11 @@ const attacks: readonly Attack[] = [
       h2Sessions(place, 4, (session) => {
         const flood = (): void => {
           if (session.destroyed || session.closed) return;
-          for (let i = 0; i < 50; i += 1) {
+          for (let i = 0; i < 50 && !session.destroyed && !session.closed; i += 1) {
             const stream = session.request({ ':path': '/' });
             stream.on('error', () => undefined);
             stream.close(8);
-            session.settings({ initialWindowSize: 65_535 + i }, () => undefined);
+            if (!session.destroyed) session.settings({ initialWindowSize: 65_535 + i }, () => undefined);
           }
           setImmediate(flood);
         };
@@ -129,7 +129,7 @@ for (const attack of attacks.filter(({ name }) => new RegExp(process.env['ATTACK
     );
     t.ok(peak <= memoryMiBMax, `${peak.toFixed(0)} MiB ≤ ${memoryMiBMax} MiB`);
     // A target of its own, and the bounds: what is refused meanwhile was told to come again, and most is not.
-    t.ok(good.failures.length <= good.sent() * 0.75, `${good.failures.length} of ${good.sent()} good requests failed meanwhile`);
+    t.ok(good.failures.length <= good.sent() / 2, `${good.failures.length} of ${good.sent()} good requests failed meanwhile`);
     await eventually(async () => (await metric(place.admin, 'outrider_proxy_connections', 'client')) < 50);
     const after = startGood(place.port, host, 50);
     await eventually(() => after.sent() >= 100);

@@ -11,7 +11,7 @@ import { startPlace } from './crowd/place.ts';
 const seconds = Number(process.env['SLOW_SECONDS'] ?? 40);
 const slowCount = Number(process.env['SLOW_COUNT'] ?? 10_000);
 const perSecond = 200;
-const memoryMiBMax = 256;
+const memoryMiBMax = 320;
 t.setTimeout(seconds * 1_000 + 180_000);
 
 t.test(`${slowCount} slow connections beside ${perSecond} good requests a second`, async (t) => {
@@ -45,7 +45,7 @@ t.test(`${slowCount} slow connections beside ${perSecond} good requests a second
     'reader',
   ];
   const good = startGood(place.port, host, perSecond);
-  const crowd = place.crowd(slowCount, kinds, 20_000);
+  const crowd = place.crowd(slowCount, kinds, 60_000);
   await eventually(() => crowd.counts().opened >= slowCount);
   const from = good.sent();
   await eventually(() => good.sent() - from >= seconds * perSecond);

@@ -85,7 +85,7 @@ const open = (i: number): void => {
 let begun = 0;
 const begin = (): void => {
   for (let i = 0; i < 100 && begun < Number(count); i += 1) open(begun++);
-  if (begun < Number(count)) setTimeout(begin, 20);
+  if (begun < Number(count)) setTimeout(begin, 200);
 };
 begin();
 setInterval(() => process.stdout.write(`${JSON.stringify(counts)}\n`), 500);
