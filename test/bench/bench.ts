@@ -29,7 +29,7 @@ const root = join(import.meta.dirname, '../..');
 
 const effort: Effort = values.quick
   ? { rounds: 2, seconds: 1, pacedRounds: 1, starts: 2 }
-  : { rounds: 5, seconds: 3, pacedRounds: 3, starts: 5 };
+  : { rounds: 4, seconds: 2, pacedRounds: 2, starts: 3 };
 
 /** A run takes some thirteen minutes on a quiet machine; on a busy one it is slow and worth little, but ends. */
 const timeoutMs = 40 * 60_000;
