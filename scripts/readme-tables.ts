@@ -34,14 +34,24 @@ const stageSources: Readonly<Record<string, readonly string[]>> = {
     'src/proxy/grant',
     'src/rpc/status.ts',
     'src/rpc/wire/grant.ts',
+    'src/rpc/wire/placement.ts',
     'src/broker/service.ts',
     'src/broker/provider.ts',
     'src/broker/provider',
   ],
   authorize: ['src/proxy/authorize.ts'],
+  hold: ['src/proxy/hold.ts'],
   inject: ['src/proxy/inject.ts', 'src/proxy/inject', 'src/pki/client-certificate.ts'],
   event: ['src/proxy/event.ts'],
-  upstream: ['src/proxy/upstream.ts', 'src/net/dial.ts', 'src/net/dial', 'src/net/chain.ts', 'src/net/outbound.ts', 'src/net/outbound'],
+  upstream: [
+    'src/proxy/upstream.ts',
+    'src/proxy/upstream',
+    'src/net/dial.ts',
+    'src/net/dial',
+    'src/net/chain.ts',
+    'src/net/outbound.ts',
+    'src/net/outbound',
+  ],
 };
 
 const sourcesIn = (path: string): string[] => {
