@@ -201,6 +201,9 @@ const upgradeAnswer = (headers: HeaderList, asked: string): HeaderList => [
 /** RFC 9112 section 4: a reason phrase means nothing, so one that could not be written is left out. */
 const printableReason = (reason: string): string => (/^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '');
 
+/** Expect says nothing in an answer (RFC 9110 section 10.1.1), and node:http acts on it there, too. */
+const isOfRequests = (name: string): boolean => name.length === 6 && name.toLowerCase() === 'expect';
+
 /**
  * The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules or that a
  * 204 must not have (RFC 9110 section 8.6).
@@ -210,6 +213,11 @@ export const answerHeaders = (status: number, headers: HeaderList): HeaderList =
     throw new Fault('target_malformed', { detail: 'Its header block is too large.' });
   }
   const hasNoLength = status < 200 || status === 204 || valuesOf(headers, 'transfer-encoding').length > 0;
-  const forwarded = withoutHopByHop(headers);
+  const length = valuesOf(headers, 'content-length')[0];
+  // Node reads "007" as 7; not everybody does (THREATS F-1, F-10).
+  if (length !== undefined && !/^(?:0|[1-9][0-9]*)$/.test(length)) {
+    throw new Fault('target_malformed', { detail: 'Its Content-Length is not a plain number.' });
+  }
+  const forwarded = withoutHopByHop(headers).filter(([name]) => !isOfRequests(name));
   return hasNoLength ? forwarded.filter(([name]) => name.toLowerCase() !== 'content-length') : forwarded;
 };

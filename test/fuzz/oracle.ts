@@ -225,7 +225,7 @@ const judgeStreams = ({ seen, text, turns }: Observed): string[] => {
 /** The fields of an answer that are neither the connection's nor its framing. */
 const ofAnswer = ({ headers }: ResponseMessage): Field[] => {
   const nominated = values(headers, 'connection').flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase()));
-  return headers.filter(([name]) => ![...ofConnections, ...nominated, 'content-length'].includes(name.toLowerCase()));
+  return headers.filter(([name]) => ![...ofConnections, ...nominated, 'content-length', 'expect'].includes(name.toLowerCase()));
 };
 
 const isProblem = ({ headers }: ResponseMessage): boolean => values(headers, 'content-type').join() === 'application/problem+json';

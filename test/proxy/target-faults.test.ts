@@ -187,6 +187,7 @@ t.test('a target that answers with what is not HTTP/1.1', async (t) => {
     `HTTP/1.1 200 OK\r\nX: ${'y'.repeat(40_000)}\r\n\r\n`,
     'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(20),
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n',
+    'HTTP/1.1 200 OK\r\nContent-Length: 007\r\n\r\nseven b',
   ];
   for (const head of heads) await expectFault(t, await listen(t, scripted(head)), 'http', 502, 'target_malformed');
 });
