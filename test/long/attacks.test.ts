@@ -122,6 +122,7 @@ for (const attack of attacks.filter(({ name }) => new RegExp(process.env['ATTACK
     await eventually(() => good.sent() - from >= 20 * seconds);
     const overloads = await metric(place.admin, 'outrider_proxy_overload_total');
     stop();
+    place.release();
     await good.stop();
     const { peak } = residentMiB(pid);
     t.comment(

@@ -50,6 +50,7 @@ const answer: RequestListener = (request, response) => {
 };
 
 t.test(`${seconds} s of mixed load: flat, and nothing lost (seed ${seed})`, async (t) => {
+  if (seconds === 0) return t.comment('left out, as asked');
   t.comment(`seed ${seed}`);
   const place = await startPlace(t, { good: answer });
   const { proxy, broker, stack, port, admin } = place;

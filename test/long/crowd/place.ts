@@ -17,6 +17,8 @@ export interface Crowded {
   readonly proxy: RoleProcess;
   readonly port: number;
   readonly admin: { readonly port: number };
+  /** The slow target gives up. Until then a program that is gone is not noticed whose body nobody reads. */
+  readonly release: () => void;
   /** Starts a crowd; what it says last, and how it ends. */
   readonly crowd: (count: number, kinds: readonly string[], retryMs?: number) => Crowd;
 }
@@ -89,6 +91,7 @@ export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', 
     proxy,
     port,
     admin: { port: proxy.ports['admin'] as number },
+    release: () => slow.closeAllConnections(),
     crowd: (count, kinds, retryMs = 5_000) => {
       const child = spawn(
         process.execPath,
