@@ -61,8 +61,14 @@ export const coreWarning = ({ coreBytes }: Pick<ProcessFacts, 'coreBytes'>): str
     ? undefined
     : 'if this process crashed, the system could write its memory, and so its credentials, to a core file: start it with a core limit of 0 (ulimit -c 0, LimitCORE=0, docker run --ulimit core=0).';
 
+/** NODE_OPTIONS as Node reads it: parted at spaces, where double quotes hold words together and a backslash in them takes the next as it is. */
+export const wordsOf = (nodeOptions: string): readonly string[] =>
+  [...nodeOptions.matchAll(/(?:"(?:\\[^]|[^"\\])*"?|[^ "])+/g)].map(([word]) =>
+    word.replaceAll(/"((?:\\[^]|[^"\\])*)"?/g, (_whole, quoted: string) => quoted.replaceAll(/\\([^])/g, '$1')),
+  );
+
 export const processFacts = (): ProcessFacts => ({
-  options: [...process.execArgv, ...(process.env['NODE_OPTIONS'] ?? '').split(/\s+/)],
+  options: [...process.execArgv, ...wordsOf(process.env['NODE_OPTIONS'] ?? '')],
   environment: process.env,
   isInspected: inspectorUrl() !== undefined,
   report: process.report,

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { buildBundle } from '../../scripts/build.ts';
-import { coreWarning, exposures, type ProcessFacts } from '../../src/cli/hardening.ts';
+import { coreWarning, exposures, type ProcessFacts, wordsOf } from '../../src/cli/hardening.ts';
 import { dial, exchange, wholeResponse } from '../support/path.ts';
 import { fromBundle, imageFlags, startRole } from '../support/processes.ts';
 import { brokerYaml, collectorYaml, host, prepareStack, proxyYaml } from '../support/stack.ts';
@@ -60,9 +60,10 @@ t.test('each of the ways to read a process from outside is a reason not to start
 });
 
 const ended = async (t: Test, role: string, file: string, program: readonly string[], env: NodeJS.ProcessEnv) => {
-  // Node that counts lines waits for its debugger to leave, where it was given one.
-  const { NODE_V8_COVERAGE: _counted, ...inherited } = process.env;
-  const child = spawn(process.execPath, [...program, role, '--config', file], { env: { ...inherited, ...env }, stdio: 'pipe' });
+  // Node that counts lines waits for its debugger to leave, where it was given one; and spawn() hands the variable down unless the
+  // environment has the name.
+  const without = { ...process.env, NODE_V8_COVERAGE: undefined };
+  const child = spawn(process.execPath, [...program, role, '--config', file], { env: { ...without, ...env }, stdio: 'pipe' });
   t.teardown(() => child.kill('SIGKILL'));
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (said += chunk));
@@ -70,12 +71,31 @@ const ended = async (t: Test, role: string, file: string, program: readonly stri
   return { code, said };
 };
 
+t.test('the words of NODE_OPTIONS are those that Node reads, quoted or not', (t) => {
+  for (const text of [
+    '--heapsnapshot-signal=SIGUSR2',
+    '"--heapsnapshot-signal=SIGUSR2"  --title=a',
+    '--heapsnap"shot-signal=SIGUSR2"',
+    '"--heapsnapshot\\-signal=SIGUSR2" "--title=a \\"b\\" c"',
+    '--title="a b" --heapsnapshot-signal="SIGUSR2"',
+  ]) {
+    const seen = spawnSync(process.execPath, ['-p', "process.kill(process.pid, 'SIGUSR2')"], {
+      cwd: t.testdir(),
+      env: { NODE_OPTIONS: text, NODE_V8_COVERAGE: undefined },
+    });
+    t.equal(seen.signal, null, `Node reads the option in ${text}`);
+    t.match(exposures(facts({ options: wordsOf(text) })), [/--heapsnapshot-signal/], text);
+  }
+  t.same(wordsOf(''), []);
+  t.end();
+});
+
 t.test('a role that others could read does not start, whichever way it was asked for', async (t) => {
   const { files, issuer } = await prepareStack(t);
   const file = join(files.dir, 'broker.yaml');
   writeFileSync(file, brokerYaml(files, issuer.url));
   for (const [options, pattern] of [
-    ['--heapsnapshot-signal=SIGUSR2', /--heapsnapshot-signal writes the memory to a file/],
+    ['"--heapsnapshot-signal=SIGUSR2"', /--heapsnapshot-signal writes the memory to a file/],
     ['--report-on-signal', /--report-on-signal writes the environment/],
     ['--inspect=127.0.0.1:0', /--inspect opens a debugger/],
     [`--tls-keylog=${files.dir}/keys`, /--tls-keylog/],
