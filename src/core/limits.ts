@@ -81,8 +81,12 @@ export const limits = {
   /** Bytes a program may send on a stream before they are read, and on all of a connection's. */
   clientH2WindowBytes: 256 * 1024,
   clientH2SessionWindowBytes: 1024 * 1024,
-  /** Connections of HTTP/2 that get such a window; further ones keep the protocol's 64 KiB, so that all windows together are some MiB. */
+  /**
+   * Connections of HTTP/2 that get such a window and so many streams; further ones keep the protocol's 64 KiB, so that all windows together are some
+   * MiB, and get these few streams: programs use one connection for each place, and a hundred that ask for 256 things each are an attack.
+   */
   clientH2WideSessionsMax: 32,
+  clientH2NarrowStreamsMax: 32,
   /** Entries in one SETTINGS frame; the registry has some ten. */
   clientH2SettingsMax: 32,
   /** Invalid frames, and streams refused for being too many, before the connection is ended. */

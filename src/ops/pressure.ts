@@ -1,7 +1,8 @@
 /**
  * How close this process is to its memory ceiling, and how busy its one thread is. Looks a few times a second, and says "high" only of
  * what stays after garbage was collected: V8 collects late when the machine has memory to spare, and a sidecar is measured by what is
- * resident. Decides nothing: who turns requests away asks here.
+ * resident. No timer runs while thousands of streams arrive at once, so whoever asks makes it look, too. Decides nothing: who turns
+ * requests away asks here.
  */
 import { performance } from 'node:perf_hooks';
 import { setFlagsFromString } from 'node:v8';
@@ -15,18 +16,21 @@ export interface PressureOptions {
   /** Pressure ends below this. */
   readonly lowBytes: number;
   readonly sampleMs: number;
-  /** Between two collections: each stops the process for some tens of milliseconds. */
+  /** Between two collections: each stops the process for some tens of milliseconds. Above `highBytes` each look is worth one. */
   readonly collectEveryMs: number;
   /** Each look while memory is high: time to let go of something. */
   readonly onHigh: () => void;
   /** Each look: whether memory is high, and the share of the time since the last look in which the thread was busy (0 to 1). */
   readonly onSample: (isHigh: boolean, utilization: number) => void;
   readonly residentBytes?: () => number;
-  /** Returns memory to the system. */
-  readonly collect?: () => void;
+  /** Monotonic ms. */
+  readonly now?: () => number;
+  /** Returns memory to the system: what it costs little to find, or all that can be done without, compiled code too. */
+  readonly collect?: (all: boolean) => void;
 }
 
 export interface Pressure {
+  /** As of a look not much longer ago than `sampleMs`. */
   readonly isHigh: () => boolean;
   /** Looks now; the timer does it otherwise. */
   readonly look: () => void;
@@ -35,36 +39,42 @@ export interface Pressure {
 
 export const watchPressure = (options: PressureOptions): Pressure => {
   const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
-  const { residentBytes = () => process.memoryUsage.rss(), collect = collector() } = options;
+  const { residentBytes = () => process.memoryUsage.rss(), collect = collector(), now = () => performance.now() } = options;
   let isHigh = false;
-  let untilCollection = 0;
+  let lookedAt = now();
+  let collectedAt = Number.NEGATIVE_INFINITY;
   let loop = performance.eventLoopUtilization();
   const look = (): void => {
-    untilCollection -= sampleMs;
     let resident = residentBytes();
-    if (resident > collectBytes && untilCollection <= 0) {
-      untilCollection = collectEveryMs;
-      collect();
+    const sinceCollection = now() - collectedAt;
+    if (resident > collectBytes && sinceCollection >= (resident > highBytes ? sampleMs : collectEveryMs)) {
+      collect(resident > highBytes);
+      collectedAt = now();
       resident = residentBytes();
     }
+    lookedAt = now();
     isHigh = resident > (isHigh ? lowBytes : highBytes);
-    const now = performance.eventLoopUtilization();
-    onSample(isHigh, performance.eventLoopUtilization(now, loop).utilization);
-    loop = now;
+    const used = performance.eventLoopUtilization();
+    onSample(isHigh, performance.eventLoopUtilization(used, loop).utilization);
+    loop = used;
     if (isHigh) onHigh();
   };
   const timer = setInterval(look, sampleMs).unref();
-  return { isHigh: () => isHigh, look, close: () => clearInterval(timer) };
+  const asked = (): boolean => {
+    if (now() - lookedAt > sampleMs * 2) look();
+    return isHigh;
+  };
+  return { isHigh: asked, look, close: () => clearInterval(timer) };
 };
 
-/** V8's own collection of everything, its caches too; made when it is first needed, and no code is compiled from strings for it but its name. */
-const collector = (): (() => void) => {
-  let collectAll: ((options: object) => void) | undefined;
-  return () => {
-    if (!collectAll) {
+/** V8's own collection; made when it is first needed, and no code is compiled from strings for it but its name. */
+const collector = (): ((all: boolean) => void) => {
+  let collectNow: ((options: object) => void) | undefined;
+  return (all) => {
+    if (!collectNow) {
       setFlagsFromString('--expose-gc');
-      collectAll = runInNewContext('gc') as (options: object) => void;
+      collectNow = runInNewContext('gc') as (options: object) => void;
     }
-    collectAll({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+    collectNow({ type: 'major', execution: 'sync', flavor: all ? 'last-resort' : 'regular' });
   };
 };

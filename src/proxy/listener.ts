@@ -187,8 +187,10 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
   };
   const engineHandlers: EngineHandlers = {
     request: (accepted) => {
+      // Asked first: refusing takes memory, too.
+      const short = isShort();
       if (running >= limits.clientRequestsMax) return refuse(accepted, refusedFor('requests', 'Too many requests are under way.'));
-      if (!isShort()) {
+      if (!short) {
         running += 1;
         return handlers.request(accepted).then(ended);
       }

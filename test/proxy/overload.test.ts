@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
+import type { ClientHttp2Session } from 'node:http2';
 import { createServer } from 'node:https';
 import type { Socket } from 'node:net';
 import t, { type Test } from 'tap';
@@ -222,6 +223,35 @@ t.test('programs that speak HTTP/2 are told of short memory on their stream', as
   for (const response of responses) t.match((await response)[0], { ':status': 200 });
 });
 
+t.test(
+  'the first HTTP/2 connections may ask for many things at once, any further one for few, until one of the first has gone',
+  async (t) => {
+    const { path } = await between(
+      t,
+      createServer({ ...files }, (_request, response) => void response.end('ok')),
+    );
+    const open = async () => {
+      const session = await h2Program(t, path);
+      // nghttp2 goes by this number until the SETTINGS have come.
+      await until(() => session.remoteSettings.maxConcurrentStreams !== 100);
+      return session;
+    };
+    const wide = [];
+    for (let i = 0; i < limits.clientH2WideSessionsMax; i += 1) wide.push(await open());
+    for (const session of wide) t.equal(session.remoteSettings.maxConcurrentStreams, limits.clientH2StreamsMax);
+    const further = await open();
+    t.equal(further.remoteSettings.maxConcurrentStreams, limits.clientH2NarrowStreamsMax);
+    const responses = Array.from({ length: limits.clientH2NarrowStreamsMax * 3 }, () =>
+      once(further.request({ ':path': '/' }), 'response'),
+    );
+    for (const response of responses) t.match((await response)[0], { ':status': 200 });
+    const [first] = wide as [ClientHttp2Session, ...ClientHttp2Session[]];
+    first.close();
+    await once(first, 'close');
+    await eventually(async () => (await open()).remoteSettings.maxConcurrentStreams === limits.clientH2StreamsMax);
+  },
+);
+
 // The decision itself, with sockets and a clock of the test's own -----------------------------------------------------
 
 interface FakeSocket {
@@ -383,47 +413,77 @@ t.test('a flood is turned away without a search for each', async (t) => {
   t.equal(searches, 2, 'for those who were slow for long, and for those who were slow for a moment');
 });
 
-t.test('memory is short only when garbage was collected and too much is left, until it is well below', (t) => {
-  let resident = 100;
-  let collected = 0;
-  let garbage = 0;
-  const seen: boolean[] = [];
+const pressureOf = (resident: () => number, collect: (all: boolean) => void, now: () => number, onSample = (_isHigh: boolean) => {}) => {
   let relieved = 0;
   const pressure = watchPressure({
     collectBytes: 200,
-    highBytes: 200,
-    lowBytes: 180,
+    highBytes: 250,
+    lowBytes: 230,
+    // The timer is not what is looked at here.
     sampleMs: 1_000_000,
     collectEveryMs: 3_000_000,
     onHigh: () => (relieved += 1),
-    onSample: (isHigh, utilization) => {
-      seen.push(isHigh);
-      t.ok(utilization >= 0 && utilization <= 1);
-    },
-    residentBytes: () => resident,
-    collect: () => {
-      collected += 1;
+    onSample,
+    residentBytes: resident,
+    collect,
+    now,
+  });
+  return { pressure, relieved: () => relieved };
+};
+
+t.test('memory is short only when garbage was collected and too much is left, until it is well below', (t) => {
+  let resident = 100;
+  let garbage = 0;
+  let at = 0;
+  const collected: boolean[] = [];
+  const seen: boolean[] = [];
+  const { pressure, relieved } = pressureOf(
+    () => resident,
+    (all) => {
+      collected.push(all);
       resident -= garbage;
     },
-  });
+    () => at,
+    (isHigh) => seen.push(isHigh),
+  );
   const look = (bytes: number, ofThatGarbage = 0): boolean => {
     resident = bytes;
     garbage = ofThatGarbage;
+    at += 1_000_000;
     pressure.look();
     return pressure.isHigh();
   };
   t.equal(look(199), false);
-  t.equal(collected, 0, 'nothing is collected below the mark');
-  t.equal(look(250, 100), false, 'it was garbage');
-  t.equal(collected, 1);
-  t.equal(look(250), true);
-  t.equal(look(190), true, 'not yet below the second mark');
-  t.equal(collected, 1, 'and not again so soon');
-  t.equal(look(179), false);
-  t.equal(look(250), true);
-  t.equal(collected, 2);
-  t.equal(relieved, 3, 'each time somebody is asked to let go');
-  t.same(seen, [false, false, true, true, false, true]);
+  t.same(collected, [], 'nothing is collected below the mark');
+  t.equal(look(240), false);
+  t.same(collected, [false], 'above it what costs little');
+  t.equal(look(240), false);
+  t.equal(collected.length, 1, 'and not again so soon');
+  t.equal(look(300, 100), false, 'it was garbage');
+  t.same(collected, [false, true], 'above the second mark at once, and all of it');
+  t.equal(look(300), true);
+  t.equal(look(240), true, 'not yet below the third mark');
+  t.equal(look(229), false);
+  t.equal(look(251), true);
+  t.equal(relieved(), 3, 'each time somebody is asked to let go');
+  t.same(seen, [false, false, false, false, true, true, false, true]);
+  pressure.close();
+  t.end();
+});
+
+t.test('who asks whether memory is short makes it look when no timer ran for long', (t) => {
+  let resident = 100;
+  let at = 0;
+  const { pressure } = pressureOf(
+    () => resident,
+    () => undefined,
+    () => at,
+  );
+  resident = 300;
+  at = 2_000_000;
+  t.equal(pressure.isHigh(), false, 'the last look is recent enough');
+  at = 2_000_001;
+  t.equal(pressure.isHigh(), true);
   pressure.close();
   t.end();
 });
@@ -434,8 +494,8 @@ t.test('the collection that is used without a test gives memory back to the syst
     collectBytes: 1,
     highBytes: 1,
     lowBytes: 1,
-    sampleMs: 1_000_000,
-    collectEveryMs: 1,
+    sampleMs: 0,
+    collectEveryMs: 0,
     onHigh: () => undefined,
     onSample: () => undefined,
   });

@@ -33,6 +33,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
   const sessions = new Set<ServerHttp2Session>();
   /** Streams of each connection that are open. */
   const open = new WeakMap<Duplex, ReadonlySet<ServerHttp2Stream>>();
+  let wideOpen = 0;
   let isDraining = false;
   /** Of the connection that is being taken: node:http2 makes its session within that very call, and shows the socket by a stand-in. */
   let taken: { readonly socket: Duplex; readonly claims: ConnectionClaims | undefined } | undefined;
@@ -65,34 +66,40 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     }
   };
 
-  const server: Http2Server = createServer({
-    maxSessionMemory: limits.clientH2SessionMemoryMaxMb,
-    maxHeaderListPairs: limits.headerCountMax + pseudoFields,
-    maxSettings: limits.clientH2SettingsMax,
-    maxSessionInvalidFrames: limits.clientH2InvalidFramesMax,
-    maxSessionRejectedStreams: limits.clientH2RejectedStreamsMax,
-    maxOutstandingPings: 2,
-    // Rapid reset (CVE-2023-44487): past the burst, resets faster than this end the connection.
-    streamResetBurst: limits.clientH2ResetBurst,
-    streamResetRate: limits.clientH2ResetsPerSecond,
-    maxSendHeaderBlockLength: limits.headerBytesMax * 2,
-    // Fields are written as the target sent them; Node would refuse what some send twice.
-    strictSingleValueFields: false,
-    settings: {
-      maxConcurrentStreams: limits.clientH2StreamsMax,
-      maxHeaderListSize: limits.headerBytesMax + limits.requestTargetBytesMax,
-      initialWindowSize: limits.clientH2WindowBytes,
-      enableConnectProtocol: false,
-      enablePush: false,
-    },
-  } as Parameters<typeof createServer>[0]);
-  server.on('session', (session) => {
+  const serverFor = (maxConcurrentStreams: number): Http2Server =>
+    createServer({
+      maxSessionMemory: limits.clientH2SessionMemoryMaxMb,
+      maxHeaderListPairs: limits.headerCountMax + pseudoFields,
+      maxSettings: limits.clientH2SettingsMax,
+      maxSessionInvalidFrames: limits.clientH2InvalidFramesMax,
+      maxSessionRejectedStreams: limits.clientH2RejectedStreamsMax,
+      maxOutstandingPings: 2,
+      // Rapid reset (CVE-2023-44487): past the burst, resets faster than this end the connection.
+      streamResetBurst: limits.clientH2ResetBurst,
+      streamResetRate: limits.clientH2ResetsPerSecond,
+      maxSendHeaderBlockLength: limits.headerBytesMax * 2,
+      // Fields are written as the target sent them; Node would refuse what some send twice.
+      strictSingleValueFields: false,
+      settings: {
+        maxConcurrentStreams,
+        maxHeaderListSize: limits.headerBytesMax + limits.requestTargetBytesMax,
+        initialWindowSize: limits.clientH2WindowBytes,
+        enableConnectProtocol: false,
+        enablePush: false,
+      },
+    } as Parameters<typeof createServer>[0]);
+  const wide = serverFor(limits.clientH2StreamsMax);
+  const narrow = serverFor(limits.clientH2NarrowStreamsMax);
+  const onSession = (session: ServerHttp2Session, isWide: boolean): void => {
     const { socket, claims } = taken as NonNullable<typeof taken>;
     const streams = new Set<ServerHttp2Stream>();
     open.set(socket, streams);
-    const isWide = sessions.size < limits.clientH2WideSessionsMax;
     sessions.add(session);
-    session.once('close', () => sessions.delete(session));
+    if (isWide) wideOpen += 1;
+    session.once('close', () => {
+      sessions.delete(session);
+      if (isWide) wideOpen -= 1;
+    });
     session.on('error', () => undefined);
     session.once('connect', () => {
       if (isWide) session.setLocalWindowSize(limits.clientH2SessionWindowBytes);
@@ -124,8 +131,11 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
       onStream(stream, claims, fromRaw(raw), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
     });
     if (isDraining) session.close();
-  });
-  server.on('sessionError', () => undefined);
+  };
+  for (const server of [wide, narrow]) {
+    server.on('session', (session) => onSession(session, server === wide));
+    server.on('sessionError', () => undefined);
+  }
 
   const closeAll = (): void => {
     for (const session of sessions) session.close();
@@ -136,7 +146,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
       // A program that has closed its side asks nothing more, and HTTP/2 has no use for half a connection.
       socket.allowHalfOpen = false;
       taken = { socket, claims: connections.get(socket) };
-      server.emit('connection', socket);
+      (wideOpen < limits.clientH2WideSessionsMax ? wide : narrow).emit('connection', socket);
       taken = undefined;
     },
     standingOf: (socket) => {

@@ -23,21 +23,24 @@ export const startGood = (port: number, host: string, perSecond: number): Good =
     const startedAt = performance.now();
     let socket: Socket | undefined;
     let timer: NodeJS.Timeout | undefined;
+    let isKept = false;
     try {
       socket = isFresh ? undefined : kept.pop();
       // One that was closed while nobody used it is no loss.
       while (socket && (socket.destroyed || socket.readableEnded)) socket = kept.pop();
       socket ??= await dial(port);
       const opened = socket;
+      isKept = opened.bytesWritten > 0;
       timer = setTimeout(() => opened.destroy(), patienceMs);
       const fields = isFresh ? 'Connection: close\r\n' : '';
       const text = await exchange(opened, `GET http://${host}/ HTTP/1.1\r\nHost: ${host}\r\n${fields}\r\n`, wholeResponse);
       tookMs.push(performance.now() - startedAt);
-      if (!text.startsWith('HTTP/1.1 200 ')) failures.push(text === '' ? 'closed without an answer' : text.slice(0, 400));
+      if (!text.startsWith('HTTP/1.1 200 '))
+        failures.push(text === '' ? `closed without an answer, ${isKept ? 'kept' : 'fresh'}` : text.slice(0, 400));
       if (!isFresh && wholeResponse(text) && !/\r\nconnection: close/i.test(text)) kept.push(opened);
       else opened.destroy();
     } catch (error) {
-      failures.push((error as Error).message);
+      failures.push(`${(error as Error).message}, ${isKept ? 'kept' : 'fresh'}`);
       socket?.destroy();
     } finally {
       clearTimeout(timer);
