@@ -34,7 +34,11 @@ COPY --from=build --chown=0:0 /build/dist /outrider
 USER 65532:65532
 # The ports of config/examples; nothing listens that a configuration does not name.
 EXPOSE 15001 15002 15003 15004 15005 15006 15007
-# 8 MiB of young generation each half: V8 would size it by the machine, and a sidecar's garbage is short-lived (npm run bench: a third
-# less resident memory, no more CPU).
-ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "--disallow-code-generation-from-strings", "/outrider/main.js"]
+# Node sizes itself by the machine, and a sidecar is not alone there. A small young generation, since its garbage is short-lived; a heap that
+# grows late because it may not grow far (a broker of 10,000 targets needs half of this); no threads for compiling and collecting, which on
+# a share of a core only take turns with requests. BENCHMARKS.md has what that gives: memory at full load fell by a quarter, p99 by more.
+ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=6", "--max-old-space-size=512", "--v8-pool-size=0", "--disallow-code-generation-from-strings", "/outrider/main.js"]
+# Buffers and TLS come from malloc: one arena, and what is free goes back to the system.
+ENV MALLOC_ARENA_MAX=1
+ENV MALLOC_TRIM_THRESHOLD_=131072
 CMD ["--help"]

@@ -18,11 +18,15 @@ export interface PressureOptions {
   readonly sampleMs: number;
   /** Between two collections: each stops the process for some tens of milliseconds. Above `highBytes` each look is worth one. */
   readonly collectEveryMs: number;
+  /** What a start needed is given back once, at the first quiet look after this long. */
+  readonly settleMs: number;
   /** Each look while memory is high: time to let go of something. */
   readonly onHigh: () => void;
   /** Each look: whether memory is high, and the share of the time since the last look in which the thread was busy (0 to 1). */
   readonly onSample: (isHigh: boolean, utilization: number) => void;
   readonly residentBytes?: () => number;
+  /** The share of the time since it was last asked in which the thread was busy. */
+  readonly utilizationNow?: () => number;
   /** Monotonic ms. */
   readonly now?: () => number;
   /** Returns memory to the system: what it costs little to find, or all that can be done without, compiled code too. */
@@ -38,12 +42,14 @@ export interface Pressure {
 }
 
 export const watchPressure = (options: PressureOptions): Pressure => {
-  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
-  const { residentBytes = () => process.memoryUsage.rss(), collect = collector(), now = () => performance.now() } = options;
+  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, settleMs, onHigh, onSample } = options;
+  const { residentBytes = () => process.memoryUsage.rss(), utilizationNow = loopUtilization(), collect = collector() } = options;
+  const { now = () => performance.now() } = options;
   let isHigh = false;
-  let lookedAt = now();
+  const startedAt = now();
+  let isSettled = false;
+  let lookedAt = startedAt;
   let collectedAt = Number.NEGATIVE_INFINITY;
-  let loop = performance.eventLoopUtilization();
   const look = (): void => {
     let resident = residentBytes();
     const sinceCollection = now() - collectedAt;
@@ -54,9 +60,12 @@ export const watchPressure = (options: PressureOptions): Pressure => {
     }
     lookedAt = now();
     isHigh = resident > (isHigh ? lowBytes : highBytes);
-    const used = performance.eventLoopUtilization();
-    onSample(isHigh, performance.eventLoopUtilization(used, loop).utilization);
-    loop = used;
+    const utilization = utilizationNow();
+    if (!isSettled && utilization < quiet && now() - startedAt >= settleMs) {
+      isSettled = true;
+      collect(true);
+    }
+    onSample(isHigh, utilization);
     if (isHigh) onHigh();
   };
   const timer = setInterval(look, sampleMs).unref();
@@ -66,6 +75,19 @@ export const watchPressure = (options: PressureOptions): Pressure => {
   };
   return { isHigh: asked, look, close: () => clearInterval(timer) };
 };
+
+const loopUtilization = (): (() => number) => {
+  let last = performance.eventLoopUtilization();
+  return () => {
+    const next = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(next, last);
+    last = next;
+    return utilization;
+  };
+};
+
+/** The share of the time below which nobody waits for a collection. */
+const quiet = 0.2;
 
 /** V8's own collection; made when it is first needed, and no code is compiled from strings for it but its name. */
 const collector = (): ((all: boolean) => void) => {

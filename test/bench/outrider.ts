@@ -63,7 +63,7 @@ export const prepareOutrider = async (t: Test, options: OutriderOptions): Promis
   const { files } = stack;
   writeWhole(files.originCa, options.originCa);
   const program = fromBundle(options.bundle);
-  const launch = { command: pinned(cores.others, [process.execPath]), env: imageEnvironment };
+  const launch = { command: pinned(cores.others, [process.execPath]) };
   const brokerText = brokerYaml(files, stack.issuer.url, {
     targets: options.targets ?? targetsYaml,
     policies: options.policies ?? policiesYaml,

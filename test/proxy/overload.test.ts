@@ -413,22 +413,18 @@ t.test('a flood is turned away without a search for each', async (t) => {
   t.equal(searches, 2, 'for those who were slow for long, and for those who were slow for a moment');
 });
 
-const pressureOf = (resident: () => number, collect: (all: boolean) => void, now: () => number, onSample = (_isHigh: boolean) => {}) => {
-  let relieved = 0;
-  const pressure = watchPressure({
-    collectBytes: 200,
-    highBytes: 250,
-    lowBytes: 230,
-    // The timer is not what is looked at here.
-    sampleMs: 1_000_000,
-    collectEveryMs: 3_000_000,
-    onHigh: () => (relieved += 1),
-    onSample,
-    residentBytes: resident,
-    collect,
-    now,
-  });
-  return { pressure, relieved: () => relieved };
+const unpressed = {
+  collectBytes: 200,
+  highBytes: 250,
+  lowBytes: 230,
+  // The timer is not what is looked at here.
+  sampleMs: 1_000_000,
+  collectEveryMs: 3_000_000,
+  settleMs: Number.POSITIVE_INFINITY,
+  onHigh: () => undefined,
+  onSample: () => undefined,
+  residentBytes: () => 100,
+  collect: () => undefined,
 };
 
 t.test('memory is short only when garbage was collected and too much is left, until it is well below', (t) => {
@@ -437,15 +433,18 @@ t.test('memory is short only when garbage was collected and too much is left, un
   let at = 0;
   const collected: boolean[] = [];
   const seen: boolean[] = [];
-  const { pressure, relieved } = pressureOf(
-    () => resident,
-    (all) => {
+  let relieved = 0;
+  const pressure = watchPressure({
+    ...unpressed,
+    onHigh: () => (relieved += 1),
+    onSample: (isHigh) => seen.push(isHigh),
+    residentBytes: () => resident,
+    collect: (all) => {
       collected.push(all);
       resident -= garbage;
     },
-    () => at,
-    (isHigh) => seen.push(isHigh),
-  );
+    now: () => at,
+  });
   const look = (bytes: number, ofThatGarbage = 0): boolean => {
     resident = bytes;
     garbage = ofThatGarbage;
@@ -465,7 +464,7 @@ t.test('memory is short only when garbage was collected and too much is left, un
   t.equal(look(240), true, 'not yet below the third mark');
   t.equal(look(229), false);
   t.equal(look(251), true);
-  t.equal(relieved(), 3, 'each time somebody is asked to let go');
+  t.equal(relieved, 3, 'each time somebody is asked to let go');
   t.same(seen, [false, false, false, false, true, true, false, true]);
   pressure.close();
   t.end();
@@ -474,16 +473,38 @@ t.test('memory is short only when garbage was collected and too much is left, un
 t.test('who asks whether memory is short makes it look when no timer ran for long', (t) => {
   let resident = 100;
   let at = 0;
-  const { pressure } = pressureOf(
-    () => resident,
-    () => undefined,
-    () => at,
-  );
+  const pressure = watchPressure({ ...unpressed, residentBytes: () => resident, now: () => at });
   resident = 300;
   at = 2_000_000;
   t.equal(pressure.isHigh(), false, 'the last look is recent enough');
   at = 2_000_001;
   t.equal(pressure.isHigh(), true);
+  pressure.close();
+  t.end();
+});
+
+t.test('what a start needed is given back once, at the first quiet look after it', (t) => {
+  let at = 0;
+  let utilization = 0;
+  const collected: boolean[] = [];
+  const pressure = watchPressure({
+    ...unpressed,
+    settleMs: 1_000,
+    collect: (all) => collected.push(all),
+    utilizationNow: () => utilization,
+    now: () => at,
+  });
+  at = 999;
+  pressure.look();
+  t.same(collected, [], 'not while it starts');
+  at = 1_000;
+  utilization = 0.5;
+  pressure.look();
+  t.same(collected, [], 'nor while it is busy');
+  utilization = 0.1;
+  pressure.look();
+  pressure.look();
+  t.same(collected, [true]);
   pressure.close();
   t.end();
 });
@@ -496,8 +517,9 @@ t.test('the collection that is used without a test gives memory back to the syst
     lowBytes: 1,
     sampleMs: 0,
     collectEveryMs: 0,
+    settleMs: 0,
     onHigh: () => undefined,
-    onSample: () => undefined,
+    onSample: (_isHigh, utilization) => t.ok(utilization >= 0 && utilization <= 1),
   });
   pressure.look();
   let garbage: object[] | undefined = Array.from({ length: 1_000_000 }, (_, i) => ({ i, more: [i] }));

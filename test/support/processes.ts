@@ -45,7 +45,7 @@ export const startRole = async (
   const [executable = process.execPath, ...first] = command;
   const child = spawn(executable, [...first, ...program, role, '--config', file], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { ...process.env, ...(program[0] === fromSource[0] ? {} : imageEnvironment), ...env },
   });
   let output = '';
   const saying = (wanted: RegExp): Promise<RegExpExecArray> =>
