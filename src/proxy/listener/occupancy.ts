@@ -56,9 +56,12 @@ interface Place {
   sinceMs: number;
 }
 
-export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: OccupancyOptions): Occupancy => {
+export const createOccupancy = ({ max, patience, now: clock, standingOf, onClosed }: OccupancyOptions): Occupancy => {
   const places = new Map<Socket, Place>();
   let timer: NodeJS.Timeout | undefined;
+  /** While it is crowded: how long we ourselves stood still, or had no processor. Who could not be heard then has not kept us waiting. */
+  let stalledMs = 0;
+  const now = (): number => clock() - stalledMs;
   /** Of the places, those that are being given up: whoever comes need not wait for that. */
   let leaving = 0;
   let isSearchedAgainAtMs = 0;
@@ -75,13 +78,19 @@ export const createOccupancy = ({ max, patience, now, standingOf, onClosed }: Oc
   /** Only when it begins to be crowded: what is looked at costs a microsecond each. */
   const watch = (): void => {
     if (timer !== undefined || places.size <= max / 2) return;
+    let dueAt = performance.now() + tickMs;
+    let ticks = 0;
     timer = setInterval(() => {
-      const at = now();
-      for (const place of places.values()) look(place, at);
+      const at = performance.now();
+      if (at - dueAt > tickMs) stalledMs += at - dueAt;
+      dueAt = at + tickMs;
+      ticks += 1;
+      if (ticks % ticksPerLook > 0) return;
+      for (const place of places.values()) look(place, now());
       if (places.size > max / 2) return;
       clearInterval(timer);
       timer = undefined;
-    }, lookEveryMs).unref();
+    }, tickMs).unref();
   };
   const search = (slowMs: number, isShort: boolean): { readonly place: Place; readonly standing: Standing }[] => {
     const at = now();
@@ -170,7 +179,8 @@ const hasMoved = ({ socket, readBytes, writtenBytes, lookedAtMs }: Place, standi
   return moved > 0 && moved >= enough;
 };
 
-const lookEveryMs = 1_000;
+const tickMs = 50;
+const ticksPerLook = 20;
 /** Closed at a time: enough that a flood of new connections does not search for each of its own. */
 const batches = 16;
 /** When nobody could be closed, the next of a flood is turned away without a search. */
