@@ -36,8 +36,8 @@ USER 65532:65532
 EXPOSE 15001 15002 15003 15004 15005 15006 15007
 # Node sizes itself by the machine, and a sidecar is not alone there. A small young generation, since its garbage is short-lived; a heap that
 # grows late because it may not grow far (a broker of 10,000 targets needs half of this); no threads for compiling and collecting, which on
-# a share of a core only take turns with requests. BENCHMARKS.md has what that gives: memory at full load fell by a quarter, p99 by more.
-ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=6", "--max-old-space-size=512", "--v8-pool-size=0", "--disallow-code-generation-from-strings", "/outrider/main.js"]
+# a share of a core only take turns with requests. BENCHMARKS.md has what that gives.
+ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "--max-old-space-size=512", "--v8-pool-size=0", "--disallow-code-generation-from-strings", "/outrider/main.js"]
 # Buffers and TLS come from malloc: one arena, and what is free goes back to the system.
 ENV MALLOC_ARENA_MAX=1
 ENV MALLOC_TRIM_THRESHOLD_=131072

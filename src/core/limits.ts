@@ -60,8 +60,6 @@ export const limits = {
   memoryLowBytes: 272 * 1024 * 1024,
   memorySampleMs: 100,
   memoryCollectEveryMs: 1_000,
-  /** After its start the proxy gives back what only that needed: settings, their schemas, code that runs once. */
-  memorySettleMs: 1_000,
   /** Requests at a time while memory is short: the proxy never stops altogether. */
   memoryShortRequestsMax: 16,
   /** How long a slow body and an unread answer are borne while memory is short. */

@@ -18,15 +18,11 @@ export interface PressureOptions {
   readonly sampleMs: number;
   /** Between two collections: each stops the process for some tens of milliseconds. Above `highBytes` each look is worth one. */
   readonly collectEveryMs: number;
-  /** What a start needed is given back once, at the first quiet look after this long. */
-  readonly settleMs: number;
   /** Each look while memory is high: time to let go of something. */
   readonly onHigh: () => void;
   /** Each look: whether memory is high, and the share of the time since the last look in which the thread was busy (0 to 1). */
   readonly onSample: (isHigh: boolean, utilization: number) => void;
   readonly residentBytes?: () => number;
-  /** The share of the time since it was last asked in which the thread was busy. */
-  readonly utilizationNow?: () => number;
   /** Monotonic ms. */
   readonly now?: () => number;
   /** Returns memory to the system: what it costs little to find, or all that can be done without, compiled code too. */
@@ -42,13 +38,11 @@ export interface Pressure {
 }
 
 export const watchPressure = (options: PressureOptions): Pressure => {
-  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, settleMs, onHigh, onSample } = options;
-  const { residentBytes = () => process.memoryUsage.rss(), utilizationNow = loopUtilization(), collect = collector() } = options;
-  const { now = () => performance.now() } = options;
+  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
+  const { residentBytes = () => process.memoryUsage.rss(), collect = collector(), now = () => performance.now() } = options;
+  const utilizationNow = loopUtilization();
   let isHigh = false;
-  const startedAt = now();
-  let isSettled = false;
-  let lookedAt = startedAt;
+  let lookedAt = now();
   let collectedAt = Number.NEGATIVE_INFINITY;
   const look = (): void => {
     let resident = residentBytes();
@@ -60,12 +54,7 @@ export const watchPressure = (options: PressureOptions): Pressure => {
     }
     lookedAt = now();
     isHigh = resident > (isHigh ? lowBytes : highBytes);
-    const utilization = utilizationNow();
-    if (!isSettled && utilization < quiet && now() - startedAt >= settleMs) {
-      isSettled = true;
-      collect(true);
-    }
-    onSample(isHigh, utilization);
+    onSample(isHigh, utilizationNow());
     if (isHigh) onHigh();
   };
   const timer = setInterval(look, sampleMs).unref();
@@ -85,9 +74,6 @@ const loopUtilization = (): (() => number) => {
     return utilization;
   };
 };
-
-/** The share of the time below which nobody waits for a collection. */
-const quiet = 0.2;
 
 /** V8's own collection; made when it is first needed, and no code is compiled from strings for it but its name. */
 const collector = (): ((all: boolean) => void) => {

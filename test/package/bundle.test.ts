@@ -58,7 +58,7 @@ t.test(
     t.strictSame(entrypoint(), {
       flags: [
         '--disable-sigusr1',
-        '--max-semi-space-size=6',
+        '--max-semi-space-size=8',
         '--max-old-space-size=512',
         '--v8-pool-size=0',
         '--disallow-code-generation-from-strings',

@@ -420,7 +420,6 @@ const unpressed = {
   // The timer is not what is looked at here.
   sampleMs: 1_000_000,
   collectEveryMs: 3_000_000,
-  settleMs: Number.POSITIVE_INFINITY,
   onHigh: () => undefined,
   onSample: () => undefined,
   residentBytes: () => 100,
@@ -483,32 +482,6 @@ t.test('who asks whether memory is short makes it look when no timer ran for lon
   t.end();
 });
 
-t.test('what a start needed is given back once, at the first quiet look after it', (t) => {
-  let at = 0;
-  let utilization = 0;
-  const collected: boolean[] = [];
-  const pressure = watchPressure({
-    ...unpressed,
-    settleMs: 1_000,
-    collect: (all) => collected.push(all),
-    utilizationNow: () => utilization,
-    now: () => at,
-  });
-  at = 999;
-  pressure.look();
-  t.same(collected, [], 'not while it starts');
-  at = 1_000;
-  utilization = 0.5;
-  pressure.look();
-  t.same(collected, [], 'nor while it is busy');
-  utilization = 0.1;
-  pressure.look();
-  pressure.look();
-  t.same(collected, [true]);
-  pressure.close();
-  t.end();
-});
-
 t.test('the collection that is used without a test gives memory back to the system', (t) => {
   const mebibyte = 1024 ** 2;
   const pressure = watchPressure({
@@ -517,7 +490,6 @@ t.test('the collection that is used without a test gives memory back to the syst
     lowBytes: 1,
     sampleMs: 0,
     collectEveryMs: 0,
-    settleMs: 0,
     onHigh: () => undefined,
     onSample: (_isHigh, utilization) => t.ok(utilization >= 0 && utilization <= 1),
   });

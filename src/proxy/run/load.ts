@@ -31,7 +31,6 @@ export const watchLoad = (metrics: Metrics, log: Log, makeRoom: () => void): Loa
     lowBytes: limits.memoryLowBytes,
     sampleMs: limits.memorySampleMs,
     collectEveryMs: limits.memoryCollectEveryMs,
-    settleMs: limits.memorySettleMs,
     onHigh: makeRoom,
     onSample: (isShort, utilization) => {
       metrics.set('outrider_proxy_event_loop_utilization_ratio', {}, utilization);
