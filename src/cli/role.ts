@@ -24,7 +24,7 @@ interface Started {
 }
 
 /** The listening line of a role: `broker listens: gRPC 127.0.0.1:8443, admin 127.0.0.1:9091`. */
-export const listeningLine = (role: string, listening: Readonly<Record<string, AddressInfo>>): string => {
+const listeningLine = (role: string, listening: Readonly<Record<string, AddressInfo>>): string => {
   const where = Object.entries(listening).map(([what, { address, port }]) => `${what} ${hostPort({ host: address, port })}`);
   return `${role} listens: ${where.join(', ')}`;
 };

@@ -20,7 +20,7 @@ import { fold, pairOf, unfolded } from './needle/symbol.ts';
 export { Search } from './needle/search.ts';
 
 /** Texts shorter than this are not looked for. */
-export const textBytesMin = 4;
+const textBytesMin = 4;
 /** Texts shorter than this have encodings so short that they stand in ordinary bytes by chance. */
 const encodedBytesMin = 8;
 

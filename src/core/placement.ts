@@ -13,7 +13,7 @@ export const aroundMark = (template: string, mark: string): readonly [before: st
 /** Deepest and longest that anyone has asked for, with room: bounds what a scan of the path or of the document costs. */
 export const pathSegmentMax = 32;
 export const bodyFieldDepthMax = 16;
-export const bodyFieldCharsMax = 256;
+const bodyFieldCharsMax = 256;
 
 /** pchar (RFC 3986 section 3.3) without ";" and without percent-encoding: what stands in a path in one spelling only. */
 const literalSegment = /^[A-Za-z0-9\-._~!$&'()*+,=:@]{0,64}$/;
@@ -37,7 +37,7 @@ export const isFormFieldName = (text: string): boolean => text.length <= bodyFie
 
 export const hmacAlgorithms = ['sha256', 'sha512'] as const satisfies readonly HmacPlacement['algorithm'][];
 export const hmacEncodings = ['hex', 'base64'] as const satisfies readonly HmacPlacement['encoding'][];
-export const hmacParts = ['method', 'host', 'path', 'query', 'timestamp', 'nonce', 'body', 'body_sha256'] as const;
+const hmacParts = ['method', 'host', 'path', 'query', 'timestamp', 'nonce', 'body', 'body_sha256'] as const;
 export type HmacPart = (typeof hmacParts)[number];
 
 /** Every `{word}`, the ones that mean nothing too: a slip of the pen must not be signed as it stands. */

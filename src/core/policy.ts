@@ -45,10 +45,10 @@ const decided = (rule: Rule, reason: string): Decision => ({
   reason,
 });
 
-export const denyByDefault = (reason: string): Decision => ({ verdict: 'deny', policy: '', policyVersion: '', rule: '', reason });
+const denyByDefault = (reason: string): Decision => ({ verdict: 'deny', policy: '', policyVersion: '', rule: '', reason });
 
 /** Whether a rule covers every action, so that it can be decided without seeing the request. */
-export const coversEverything = (rule: Rule): boolean => rule.methods.length === 0 && rule.paths.length === 0 && rule.condition === '';
+const coversEverything = (rule: Rule): boolean => rule.methods.length === 0 && rule.paths.length === 0 && rule.condition === '';
 
 const covers = (rule: Rule, action: Action): boolean =>
   (rule.methods.length === 0 || rule.methods.includes(action.method)) && coversPath(rule, action);

@@ -36,7 +36,7 @@ const needsAttestation = (code: FaultCode): boolean =>
   code === 'identity_refused' || code === 'identity_expired' || code === 'broker_untrusted';
 
 /** The n-th pause, doubled each time, spread over its upper half. */
-export const reconnectPauseMs = (attempt: number, random: number): number =>
+const reconnectPauseMs = (attempt: number, random: number): number =>
   Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(attempt, 16)) * (0.5 + random / 2);
 
 export const startBrokerLink = ({

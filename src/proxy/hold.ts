@@ -15,7 +15,7 @@ export const hold = async (authorized: Authorized, budget: Budget): Promise<Auth
 });
 
 /** Throws body_too_large or overloaded. What was taken of the budget is given back when the holder lets go. */
-export const readWhole = async (body: BodySource, budget: Budget): Promise<BodySource & Held> => {
+const readWhole = async (body: BodySource, budget: Budget): Promise<BodySource & Held> => {
   const chunks: Uint8Array[] = [];
   let length = 0;
   try {

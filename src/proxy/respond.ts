@@ -25,7 +25,7 @@ const closing: ReadonlySet<FaultCode> = new Set([
   'authority_invalid',
 ]);
 
-export const closesConnection = (fault: Fault): boolean => closing.has(fault.code);
+const closesConnection = (fault: Fault): boolean => closing.has(fault.code);
 
 export const problemOf = (fault: Fault, requestId: string): ProblemResponse => {
   const { status, title, ask, retry, blame, proxyStatus } = fault.row;

@@ -208,7 +208,7 @@ const isOfRequests = (name: string): boolean => name.length === 6 && name.toLowe
  * The answer's fields for the program: ours to frame, so hop-by-hop goes, and a length that Transfer-Encoding overrules or that a
  * 204 must not have (RFC 9110 section 8.6).
  */
-export const answerHeaders = (status: number, headers: HeaderList): HeaderList => {
+const answerHeaders = (status: number, headers: HeaderList): HeaderList => {
   if (headers.length > limits.headerCountMax || blockBytes(headers) > limits.headerBytesMax) {
     throw new Fault('target_malformed', { detail: 'Its header block is too large.' });
   }

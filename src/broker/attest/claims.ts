@@ -122,8 +122,7 @@ export const checkIdentity = (raw: { readonly [K in keyof KubernetesIdentity]: u
 
 const wordsOf = (name: string): string => name.replace(/[A-Z]/g, (capital) => ` ${capital.toLowerCase()}`);
 
-export const subjectOf = ({ namespace, serviceAccount }: KubernetesIdentity): string =>
-  `system:serviceaccount:${namespace}:${serviceAccount}`;
+const subjectOf = ({ namespace, serviceAccount }: KubernetesIdentity): string => `system:serviceaccount:${namespace}:${serviceAccount}`;
 
 /** Throws evidence_invalid unless `subject` is that of the identity. */
 export const checkSubject = (subject: unknown, identity: KubernetesIdentity): void => {

@@ -9,7 +9,7 @@ import type { Secret } from '../../core/secret.ts';
 import { type JsonObject, parseStrictJson } from './strict-json.ts';
 
 /** What Kubernetes signs with; asymmetric all of them, so no published key can serve as a shared secret. */
-export const tokenAlgorithms = ['RS256', 'ES256', 'ES384', 'ES512'] as const;
+const tokenAlgorithms = ['RS256', 'ES256', 'ES384', 'ES512'] as const;
 export type TokenAlgorithm = (typeof tokenAlgorithms)[number];
 
 export interface UnverifiedToken {

@@ -12,7 +12,7 @@ import type { BrokerStore, Lease, SigningAlgorithm, StoredAuthority, StoredKey }
 import { migrations } from './schema.ts';
 import { StoreError } from './store-error.ts';
 
-export const storeFile = 'broker.sqlite';
+const storeFile = 'broker.sqlite';
 
 /** Throws StoreError when the directory, the file or its content cannot be used. */
 export const openStore = async (stateDir: string): Promise<BrokerStore> => {

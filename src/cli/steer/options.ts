@@ -4,7 +4,7 @@ import { UsageError } from '../terminal.ts';
 import type { PortRange, Steering } from './rules.ts';
 
 /** Port of the transparent listener in config/examples. */
-export const transparentPortDefault = 15_008;
+const transparentPortDefault = 15_008;
 
 /** More exceptions than this are a sign of steering the wrong pod, and each costs every new connection a comparison. */
 const itemsMax = 256;

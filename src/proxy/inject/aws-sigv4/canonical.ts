@@ -27,7 +27,7 @@ const isVerbatim = new Set(['s3', 's3-outposts', 's3-object-lambda', 's3express'
 export const isObjectStore = (service: string): boolean => isVerbatim.has(service);
 
 /** `path` as it is sent. */
-export const canonicalPath = (path: string, service: string): string =>
+const canonicalPath = (path: string, service: string): string =>
   isObjectStore(service) ? eachSegment(path, (segment) => uriEncode(uriDecode(segment))) : eachSegment(resolved(path), uriEncode);
 
 const eachSegment = (path: string, change: (segment: string) => string): string => path.split('/').map(change).join('/');
@@ -53,7 +53,7 @@ const canonicalParameter = (parameter: string): readonly [name: string, value: s
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** Sorted by name, then by value, as bytes of their encoded forms. */
-export const canonicalQuery = (parameters: readonly string[]): string =>
+const canonicalQuery = (parameters: readonly string[]): string =>
   parameters
     .map(canonicalParameter)
     .toSorted(([a, aValue], [b, bValue]) => compare(a, b) || compare(aValue, bValue))

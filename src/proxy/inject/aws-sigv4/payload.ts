@@ -20,7 +20,7 @@ export type Payload =
   /** Signed chunk by chunk (aws-chunked), after the request. */
   | { readonly kind: 'chunks'; readonly value: string; readonly hasTrailer: boolean };
 
-export const unsignedPayload = 'UNSIGNED-PAYLOAD';
+const unsignedPayload = 'UNSIGNED-PAYLOAD';
 
 const signedChunks: Readonly<Record<string, { readonly algorithm: AwsAlgorithm; readonly hasTrailer: boolean }>> = {
   'STREAMING-AWS4-HMAC-SHA256-PAYLOAD': { algorithm: 'sigv4', hasTrailer: false },
