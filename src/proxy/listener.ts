@@ -251,7 +251,8 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
     drain: async (timeoutMs) => {
       http1.announce();
       http2.announce();
-      if (occupancy.size() > 0) await pause(options.noticeMs ?? limits.drainNoticeMs);
+      const noticeMs = options.noticeMs ?? limits.drainNoticeMs;
+      if (occupancy.wasUsedWithin(noticeMs)) await pause(noticeMs);
       const stopped = stop();
       const gone = [...occupancy.sockets()].map((socket) => new Promise((resolve) => socket.once('close', resolve)));
       http1.drain();

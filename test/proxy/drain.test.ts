@@ -73,6 +73,26 @@ t.test('with nobody connected the end does not wait', async (t) => {
   await t.rejects(program(path), { code: 'ECONNREFUSED' });
 });
 
+t.test('who has only just left may come again while the end is announced', async (t) => {
+  const { path } = await between(
+    t,
+    httpTarget((_request, response) => response.end('ok')),
+    { listener: { noticeMs: 500 } },
+  );
+  const first = await program(path);
+  first.say(get('/', 'Connection: close'));
+  await first.until(/ok$/);
+  await first.end;
+  // The proxy's own end of it closes a turn or two later.
+  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  const drained = path.drain(60_000);
+  const again = await program(path);
+  again.say(get('/'));
+  await again.until(/ok$/);
+  await drained;
+  await t.rejects(program(path), { code: 'ECONNREFUSED' });
+});
+
 t.test('programs that speak HTTP/2 are sent GOAWAY at once, keep the streams they have, and may come again for a last one', async (t) => {
   const answers: ServerResponse[] = [];
   const { path } = await between(

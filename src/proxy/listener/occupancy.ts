@@ -30,6 +30,8 @@ export interface Occupancy {
   readonly has: (socket: Socket) => boolean;
   readonly sockets: () => Iterable<Socket>;
   readonly size: () => number;
+  /** Whether somebody is connected, or was within this time: who comes and goes comes again. */
+  readonly wasUsedWithin: (ms: number) => boolean;
   /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
   readonly hold: (socket: Socket, isHeld: boolean) => void;
   /**
@@ -65,6 +67,7 @@ export const createOccupancy = ({ max, patience, now: clock, standingOf, onClose
   /** Of the places, those that are being given up: whoever comes need not wait for that. */
   let leaving = 0;
   let isSearchedAgainAtMs = 0;
+  let leftAtMs = Number.NEGATIVE_INFINITY;
 
   const look = (place: Place, at: number): Standing => {
     const { socket } = place;
@@ -143,13 +146,17 @@ export const createOccupancy = ({ max, patience, now: clock, standingOf, onClose
       }
       const at = now();
       places.set(socket, { socket, isHeld: false, isLeaving: false, readBytes: 0, writtenBytes: 0, lookedAtMs: at, sinceMs: at });
-      socket.once('close', () => places.delete(socket));
+      socket.once('close', () => {
+        places.delete(socket);
+        leftAtMs = clock();
+      });
       watch();
       return true;
     },
     has: (socket) => places.has(socket),
     sockets: () => places.keys(),
     size: () => places.size,
+    wasUsedWithin: (ms) => places.size > 0 || clock() - leftAtMs < ms,
     hold: (socket, isHeld) => {
       const place = places.get(socket);
       if (!place) return;
