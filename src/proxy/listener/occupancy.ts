@@ -29,7 +29,6 @@ export interface Occupancy {
   readonly admit: (socket: Socket) => boolean;
   readonly has: (socket: Socket) => boolean;
   readonly sockets: () => Iterable<Socket>;
-  readonly size: () => number;
   /** Whether somebody is connected, or was within this time: who comes and goes comes again. */
   readonly wasUsedWithin: (ms: number) => boolean;
   /** While it is set, the connection waits for us whatever the engines say: a CONNECT that is being answered, a tunnel. */
@@ -155,7 +154,6 @@ export const createOccupancy = ({ max, patience, now: clock, standingOf, onClose
     },
     has: (socket) => places.has(socket),
     sockets: () => places.keys(),
-    size: () => places.size,
     wasUsedWithin: (ms) => places.size > 0 || clock() - leftAtMs < ms,
     hold: (socket, isHeld) => {
       const place = places.get(socket);
