@@ -262,14 +262,14 @@ interface FakeSocket {
 
 const turns = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(() => setImmediate(resolve))));
 
-const roomFor = (max: number) => {
+const roomFor = (max: number, clock?: () => number) => {
   let at = 0;
   const standings = new Map<FakeSocket, Standing>();
   const closed: string[] = [];
   const occupancy = createOccupancy({
     max,
     patience: { idleReclaimMs: 250, slowReclaimMs: 10_000 },
-    now: () => at,
+    now: clock ?? (() => at),
     standingOf: (socket) => standings.get(socket as unknown as FakeSocket) ?? 'idle',
     onClosed: (why) => closed.push(why),
   });
@@ -411,6 +411,17 @@ t.test('a flood is turned away without a search for each', async (t) => {
     t.equal(occupancy.admit(socket()), false);
   }
   t.equal(searches, 2, 'for those who were slow for long, and for those who were slow for a moment');
+});
+
+t.test('time in which the proxy itself stood still is not held against who waits', async (t) => {
+  const { open, closed } = roomFor(2, () => performance.now());
+  t.ok(open().isIn && open().isIn);
+  for (const end = performance.now() + 2_000; performance.now() < end; );
+  // Its timer finds out, late.
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  t.notOk(open().isIn, 'there is no room');
+  await turns();
+  t.same(closed, []);
 });
 
 const unpressed = {

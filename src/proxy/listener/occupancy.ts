@@ -62,6 +62,7 @@ export const createOccupancy = ({ max, patience, now: clock, standingOf, onClose
   let timer: NodeJS.Timeout | undefined;
   /** While it is crowded: how long we ourselves stood still, or had no processor. Who could not be heard then has not kept us waiting. */
   let stalledMs = 0;
+  /** The time that counts against others. It goes back by what has been found to be a stall. */
   const now = (): number => clock() - stalledMs;
   /** Of the places, those that are being given up: whoever comes need not wait for that. */
   let leaving = 0;
@@ -135,7 +136,7 @@ export const createOccupancy = ({ max, patience, now: clock, standingOf, onClose
   return {
     admit: (socket) => {
       if (places.size - leaving >= max) {
-        const at = now();
+        const at = clock();
         if (at < isSearchedAgainAtMs) return false;
         // Slow ones have their grace as long as there is somebody else.
         if (makeRoom(patience.slowReclaimMs) === 0 && makeRoom(Math.min(patience.slowReclaimMs, limits.clientSlowCrowdedMs)) === 0) {
