@@ -209,6 +209,7 @@ export const threats: readonly Threat[] = [
   threat('D-2', 'Dumps, debuggers, environment and memory', [
     ['flow/hardening.test.ts', 'the roles as the image starts them: no debugger, no dump, and no secret in arguments, environment or open files'],
     ['flow/hardening.test.ts', 'a role that others could read does not start, whichever way it was asked for'],
+    ['flow/hardening.test.ts', 'the words of NODE_OPTIONS are those that Node reads, quoted or not'],
   ], 'Whoever is root on the node, or shares the process namespace and user, reads memory: the pod’s settings keep them apart.'),
   threat('D-3', 'The admin port, which the program can reach', [
     ['ops/admin.test.ts', 'the admin endpoint tells liveness, readiness with what is missing, and metrics; it changes nothing'],

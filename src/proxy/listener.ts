@@ -165,8 +165,8 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       refuse: (fault) => void socket.end(problemBytes(fault, randomUUID())),
     });
   };
-  /** Of the requests that were taken while memory was short, those that still run. */
   let running = 0;
+  /** Of these, those that were taken while memory was short. */
   let runningShort = 0;
   const isShort = (): boolean => options.isMemoryShort?.() === true;
   const refusedFor = (reason: 'memory' | 'requests', detail: string): Fault => {
@@ -190,14 +190,10 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       // Asked first: refusing takes memory, too.
       const short = isShort();
       if (running >= limits.clientRequestsMax) return refuse(accepted, refusedFor('requests', 'Too many requests are under way.'));
-      if (!short) {
-        running += 1;
-        return handlers.request(accepted).then(ended);
-      }
-      if (runningShort >= limits.memoryShortRequestsMax) return refuse(accepted, refusedForMemory());
+      if (short && runningShort >= limits.memoryShortRequestsMax) return refuse(accepted, refusedForMemory());
       running += 1;
-      runningShort += 1;
-      return handlers.request(accepted).then(endedShort);
+      if (short) runningShort += 1;
+      return handlers.request(accepted).then(short ? endedShort : ended);
     },
     refused: handlers.refused,
   };
