@@ -35,9 +35,9 @@ USER 65532:65532
 # The ports of config/examples; nothing listens that a configuration does not name.
 EXPOSE 15001 15002 15003 15004 15005 15006 15007
 # Node sizes itself by the machine, and a sidecar is not alone there. A small young generation, since its garbage is short-lived; a heap that
-# grows late because it may not grow far (a broker of 10,000 targets needs half of this); no threads for compiling and collecting, which on
-# a share of a core only take turns with requests. BENCHMARKS.md has what that gives.
-ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "--max-old-space-size=512", "--v8-pool-size=0", "--disallow-code-generation-from-strings", "/outrider/main.js"]
+# grows late because it may not grow far (a broker of 10,000 targets needs half of this); one thread for compiling and collecting
+# instead of four (0 would let Node choose by the machine): on a share of a core they only take turns with requests. BENCHMARKS.md has what that gives.
+ENTRYPOINT ["/nodejs/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "--max-old-space-size=512", "--v8-pool-size=1", "--disallow-code-generation-from-strings", "/outrider/main.js"]
 # Buffers and TLS come from malloc: one arena, and what is free goes back to the system.
 ENV MALLOC_ARENA_MAX=1
 ENV MALLOC_TRIM_THRESHOLD_=131072

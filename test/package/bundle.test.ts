@@ -60,7 +60,7 @@ t.test(
         '--disable-sigusr1',
         '--max-semi-space-size=8',
         '--max-old-space-size=512',
-        '--v8-pool-size=0',
+        '--v8-pool-size=1',
         '--disallow-code-generation-from-strings',
       ],
       program: 'main.js',
