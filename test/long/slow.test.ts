@@ -59,11 +59,12 @@ t.test(`${slowCount} slow connections beside ${perSecond} good requests a second
   crowd.stop();
   await good.stop();
   t.comment(
-    `${good.sent()} good requests, p50 ${good.quantile(0.5).toFixed(1)} ms, p99 ${good.quantile(0.99).toFixed(1)} ms (alone ${alone.quantile(0.5).toFixed(1)} and ${alone.quantile(0.99).toFixed(1)} ms); slow connections: ${JSON.stringify(counts)}, ${held} held by the proxy, closed or refused: ${closed}; memory at most ${peak.toFixed(0)} MiB`,
+    `${good.sent()} good requests (${good.repeated()} repeated), p50 ${good.quantile(0.5).toFixed(1)} ms, p99 ${good.quantile(0.99).toFixed(1)} ms (alone ${alone.quantile(0.5).toFixed(1)} and ${alone.quantile(0.99).toFixed(1)} ms); slow connections: ${JSON.stringify(counts)}, ${held} held by the proxy, closed or refused: ${closed}; memory at most ${peak.toFixed(0)} MiB`,
   );
   const kindsOf = new Map<string, number>();
   for (const one of good.failures) kindsOf.set(one, (kindsOf.get(one) ?? 0) + 1);
   t.same([...kindsOf].slice(0, 20), [], `${good.failures.length} good requests failed`);
+  t.ok(good.repeated() <= good.sent() / 200, `${good.repeated()} were sent a second time`);
   t.ok(good.sent() >= seconds * perSecond);
   t.ok(counts.opened >= slowCount, `${counts.opened} slow connections were opened`);
   t.ok(held > 700, `and ${held} are held`);
