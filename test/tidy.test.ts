@@ -150,6 +150,7 @@ const revealing = [
   'src/broker/service.ts',
   'src/broker/store/sqlite.ts',
   'src/core/secret.ts',
+  'src/net/api-server.ts',
   'src/net/chain.ts',
   'src/net/outbound/trust.ts',
   'src/proxy/inject.ts',

@@ -299,6 +299,11 @@ export const limits = {
   // Outbound calls of the broker (token endpoints, JWKS, TokenReview) ----------------------------------------------
   outboundTimeoutMs: 5_000,
   outboundBodyBytesMax: 1024 * 1024,
+  /** One page of a list of pods: 100 of them, each some 10 to 60 KiB with its status and managed fields. */
+  apiServerPageItems: 100,
+  apiServerBodyBytesMax: 16 * 1024 * 1024,
+  /** A list of all pages; the largest clusters that Kubernetes supports have 150,000 pods. */
+  apiServerItemsMax: 150_000,
   /** A JWKS is fetched again for an unknown key, but not more often than this. */
   jwksCooldownMs: 5_000,
   jwksLifetimeMs: 600_000,

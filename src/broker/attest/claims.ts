@@ -6,7 +6,7 @@
 import type { Attested, Attributes } from '../../core/evidence.ts';
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
-import { isJsonObject, type JsonObject } from './strict-json.ts';
+import { isJsonObject, type JsonObject } from '../../core/json.ts';
 
 export interface ExpectedClaims {
   readonly issuer: string;

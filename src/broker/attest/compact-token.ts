@@ -6,7 +6,8 @@
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import type { Secret } from '../../core/secret.ts';
-import { type JsonObject, parseStrictJson } from './strict-json.ts';
+import { type JsonObject } from '../../core/json.ts';
+import { parseStrictJson } from './strict-json.ts';
 
 /** What Kubernetes signs with; asymmetric all of them, so no published key can serve as a shared secret. */
 const tokenAlgorithms = ['RS256', 'ES256', 'ES384', 'ES512'] as const;

@@ -10,8 +10,8 @@ import { type OutboundFetch, outboundFetch } from '../../net/fetch.ts';
 import type { ProjectedTokenAttestorSettings } from '../../settings/broker.ts';
 import type { AttestorDeps } from './attestor.ts';
 import type { TokenAlgorithm } from './compact-token.ts';
-import { isJsonObject, type JsonObject } from './strict-json.ts';
-import { readBearerFile, readCaFile } from './trust-files.ts';
+import { isJsonObject, type JsonObject } from '../../core/json.ts';
+import { readBearerFile, readCaFile } from '../../net/trust-files.ts';
 
 export interface KeySource {
   /** Throws evidence_invalid when the issuer has no such key, evidence_unverifiable when that cannot be known. */

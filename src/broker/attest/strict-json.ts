@@ -3,9 +3,7 @@
  * equal names where others keep the first, so a token could say one thing to its issuer and another to us (RFC 8725 section 2.8
  * names such confusion; RFC 8259 section 4 leaves it open).
  */
-export type JsonObject = Readonly<Record<string, unknown>>;
-
-export const isJsonObject = (value: unknown): value is JsonObject => typeof value === 'object' && value !== null && !Array.isArray(value);
+import { isJsonObject, type JsonObject } from '../../core/json.ts';
 
 /** The parsed object, or undefined when `text` is none that is strict. */
 export const parseStrictJson = (text: string, depthMax: number): JsonObject | undefined => {

@@ -10,8 +10,8 @@ import type { TokenReviewAttestorSettings } from '../../settings/broker.ts';
 import type { Attestor, AttestorDeps } from './attestor.ts';
 import { attestedAs, checkIdentity, checkStandardClaims, checkSubject, type KubernetesIdentity } from './claims.ts';
 import type { UnverifiedToken } from './compact-token.ts';
-import { isJsonObject, type JsonObject } from './strict-json.ts';
-import { readBearerFile, readCaFile } from './trust-files.ts';
+import { isJsonObject, type JsonObject } from '../../core/json.ts';
+import { readBearerFile, readCaFile } from '../../net/trust-files.ts';
 
 const reviewPath = '/apis/authentication.k8s.io/v1/tokenreviews';
 

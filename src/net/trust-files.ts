@@ -1,10 +1,10 @@
 /**
- * What attestors call with: the authorities they trust and the broker's own token. Read anew for every use, because the
- * kubelet replaces both under a running broker.
+ * What a role calls an API server or an issuer with: the authorities it trusts and its own token. Read anew for every use, because the
+ * kubelet replaces both under a running role.
  */
 import { open } from 'node:fs/promises';
-import { limits } from '../../core/limits.ts';
-import { Secret } from '../../core/secret.ts';
+import { limits } from '../core/limits.ts';
+import { Secret } from '../core/secret.ts';
 
 /** PEM, or undefined (the system's roots) when no file is configured. Throws when the file holds no certificate. */
 export const readCaFile = async (file: string | undefined): Promise<string | undefined> => {
