@@ -13,6 +13,7 @@ const commands: Readonly<Record<CommandName, () => Promise<Command>>> = {
   run: async () => (await import('./run.ts')).runRun,
   steer: async () => (await import('./steer.ts')).runSteer,
   demo: async () => (await import('./demo.ts')).runDemo,
+  echo: async () => (await import('./echo.ts')).runEcho,
   check: async () => (await import('./check.ts')).runCheck,
   events: async () => (await import('./events.ts')).runEvents,
 };

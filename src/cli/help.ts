@@ -1,5 +1,5 @@
 /** What `--help` says: one text for all, one for each command. */
-export const commandNames = ['broker', 'collector', 'proxy', 'run', 'steer', 'demo', 'check', 'events'] as const;
+export const commandNames = ['broker', 'collector', 'proxy', 'run', 'steer', 'demo', 'echo', 'check', 'events'] as const;
 export type CommandName = (typeof commandNames)[number];
 
 const summaries: Readonly<Record<CommandName, string>> = {
@@ -9,6 +9,7 @@ const summaries: Readonly<Record<CommandName, string>> = {
   run: 'a proxy for the life of one command: laptops, scripts, CI jobs',
   steer: 'rules that bring every TCP connection of a network namespace to the proxy (iptables)',
   demo: 'all of it in one process, with a stand-in cluster issuer and an echo target',
+  echo: 'a target that answers with what it received, credentials included: for trying Outrider out',
   check: 'read configuration files and say everything that is wrong with them',
   events: 'print access events, one JSON object a line',
 };
@@ -98,6 +99,14 @@ const helps: Readonly<Record<CommandName, readonly string[]>> = {
     '  --dir DIR                 where keys, tokens, events and logs go (default .outrider/demo)',
     '  --only issuer,target      only the stand-ins, to run the roles apart with config/examples',
     '  --token-lifetime SECONDS  life of the workload token (default 600); it is rotated at four fifths of that',
+  ],
+  echo: [
+    'outrider echo [--listen ADDRESS:PORT]',
+    '',
+    'Answers every HTTP request with its method, path, fields and body as JSON, so that one sees the credential that a program never had.',
+    'Shows whatever it is sent: not for anything but trying Outrider out.',
+    '',
+    '  --listen ADDRESS:PORT  where (default 127.0.0.1:8080)',
   ],
   check: [
     'outrider check --config FILE [--config FILE …] [--json]',

@@ -6,6 +6,7 @@ import { createLocalJWKSet, type JSONWebKeySet, type JWTPayload, decodeProtected
 import t, { type Test } from 'tap';
 import { startClusterIssuer } from '../../src/cli/demo/cluster-issuer.ts';
 import { startEcho } from '../../src/cli/demo/echo.ts';
+import { runEcho } from '../../src/cli/echo.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { directoryOf } from '../support/directory.ts';
@@ -167,4 +168,22 @@ t.test('two stand-ins cannot have one port, and the sentence says so', async (t)
   };
   await t.rejects(startClusterIssuer(options), { name: 'ListenError' });
   t.notOk(existsSync(join(directory, 'token')), 'no token by an issuer that nobody can ask');
+});
+
+t.test('echo alone answers over HTTP with what it received, until it is asked to stop', async (t) => {
+  const { promise: stopRequested, resolve: stop } = Promise.withResolvers<void>();
+  const lines: string[] = [];
+  const { promise: listening, resolve: listens } = Promise.withResolvers<string>();
+  const print = (line: string): void => listens(line);
+  const terminal = { print, complain: (line: string) => void lines.push(line), stopRequested };
+  const status = runEcho(['--listen', `${host}:0`], terminal);
+  const address = (await listening).replace('echo listens: ', '');
+  const answer = (await (await fetch(`${address}/hello?a=1`, { headers: { 'x-one': 'two' } })).json()) as Record<string, unknown>;
+  t.match(answer, { method: 'GET', path: '/hello?a=1', headers: { 'x-one': 'two' }, body: '' });
+  const inUse = address.replace('http://', '');
+  t.equal(await runEcho(['--listen', inUse], terminal), 1, 'a port in use');
+  t.match(lines, [/^echo: .* is in use/]);
+  stop();
+  t.equal(await status, 0);
+  await t.rejects(runEcho(['--listen', 'localhost:1'], terminal), { message: /--listen takes an IP address/ });
 });

@@ -1,6 +1,6 @@
 /**
- * The demo's target: answers every request, over HTTP and HTTPS, with what it received, so that a newcomer sees the credential that
- * the program never had. It shows credentials by design: nothing but the demo and tests may use it.
+ * A target to try things out with: answers every request with what it received, so that a newcomer sees the credential that the program
+ * never had. It shows credentials by design: nothing but the demo, the sample for a cluster and tests may use it.
  */
 import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
@@ -74,9 +74,17 @@ const closed = (server: Server): Promise<void> =>
     server.closeAllConnections();
   });
 
+const bounds = { maxHeaderSize: limits.headerBytesMax, headersTimeout: limits.requestHeadersTimeoutMs, requestTimeout: 0 };
+
+/** Over HTTP alone. */
+export const startHttpEcho = async (host: string, port: number): Promise<Running & { readonly address: AddressInfo }> => {
+  const server = createHttpServer(bounds, echo);
+  await listening(server, host, port);
+  return { address: server.address() as AddressInfo, close: () => closed(server) };
+};
+
 export const startEcho = async ({ host, httpPort, httpsPort, name, clock }: EchoOptions): Promise<Echo> => {
   const { caPem, certPem, keyPem } = createServing('Outrider demo targets', name, clock);
-  const bounds = { maxHeaderSize: limits.headerBytesMax, headersTimeout: limits.requestHeadersTimeoutMs, requestTimeout: 0 };
   const http = createHttpServer(bounds, echo);
   const https = createHttpsServer({ ...bounds, cert: certPem, key: keyPem }, echo);
   await listening(http, host, httpPort);
