@@ -8,6 +8,7 @@ import { attestor } from './broker/attestor.ts';
 import { issuer } from './broker/issuer.ts';
 import { policy } from './broker/policy.ts';
 import { provider } from './broker/provider.ts';
+import { sharedKeys } from './broker/shared-keys.ts';
 import { target } from './broker/target.ts';
 import { workload } from './broker/workload.ts';
 import { duration } from './duration.ts';
@@ -149,11 +150,28 @@ export interface IssuerSettings {
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
 }
 
+/** Where several brokers that work as one keep their authority and their token-signing keys: in objects that exist already. */
+export interface SharedKeysSettings {
+  /** Base URL, e.g. https://kubernetes.default.svc */
+  readonly apiServer: string;
+  /** PEM to trust instead of the system's roots; undefined for those. Re-read on use. */
+  readonly caFile: string | undefined;
+  /** The broker's own token. Re-read on use. */
+  readonly tokenFile: string;
+  /** Of both objects. */
+  readonly namespace: string;
+  readonly secret: string;
+  /** Where the trust domain's authorities are published, key `ca.pem`. */
+  readonly configMap: string;
+}
+
 export interface BrokerSettings {
   readonly kind: 'broker';
   readonly trustDomain: string;
-  /** Where the embedded store with keys and leases is; created with mode 0700. */
+  /** Where the embedded store with keys and leases is; created with mode 0700. With `sharedKeys`, leases alone. */
   readonly stateDir: string;
+  /** Undefined: one broker, whose keys are in its `stateDir`. */
+  readonly sharedKeys: SharedKeysSettings | undefined;
   /** Where the trust domain's authorities are written, PEM, for proxies and collectors to mount. */
   readonly bundleFile: string;
   readonly listen: ListenAddress;
@@ -176,6 +194,7 @@ export const brokerSchema = keys(
     kind: z.literal('broker'),
     trustDomain,
     stateDir: filePath('/var/lib/outrider/broker'),
+    sharedKeys: sharedKeys.optional(),
     bundleFile: filePath('/var/lib/outrider/broker-ca.pem'),
     listen: listenAddress,
     admin: listenAddress,
@@ -189,4 +208,4 @@ export const brokerSchema = keys(
     log,
   },
   'a mapping',
-).transform(({ svidLifetime, ...written }): BrokerSettings => ({ ...written, svidLifetimeMs: svidLifetime }));
+).transform(({ svidLifetime, sharedKeys, ...written }): BrokerSettings => ({ ...written, sharedKeys, svidLifetimeMs: svidLifetime }));

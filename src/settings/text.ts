@@ -9,6 +9,12 @@ export const name = scalar({ what: 'a name', write: 'one of at most 63 lower-cas
   namePattern.test(text) ? text : undefined,
 );
 
+/** What Kubernetes lets most objects be called (RFC 1123): Secrets, ConfigMaps, service accounts; namespaces have no dots. */
+export const objectName = ({ what, write }: { what: string; write: string }) =>
+  scalar({ what, write }, (text) =>
+    text.length <= 253 && /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(text) ? text : undefined,
+  );
+
 /** One line of visible ASCII and inner spaces. */
 export const printable = ({ what, write, max = 1_024 }: { what: string; write: string; max?: number }) =>
   scalar({ what, write }, (text) =>

@@ -71,7 +71,7 @@ export const readIssuerCertificate = ({ issuer: { tls } }: BrokerSettings): Serv
  * where it listens. Empty when `after` may follow `before`.
  */
 export const needsRestart = (before: BrokerSettings, after: BrokerSettings): readonly string[] => {
-  const fixed = ['trustDomain', 'stateDir', 'bundleFile', 'listen', 'admin', 'issuer', 'log'] as const;
+  const fixed = ['trustDomain', 'stateDir', 'sharedKeys', 'bundleFile', 'listen', 'admin', 'issuer', 'log'] as const;
   return fixed
     .filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]))
     .map((name) => `${name}: cannot change while the broker runs; restart it, or put back what was there`);

@@ -2,7 +2,9 @@
 import type { BrokerSettings, ProviderSettings } from '../broker.ts';
 import type { NamedFile } from '../missing-files.ts';
 
-export const brokerFiles = ({ issuer, attestors, targets, providers }: BrokerSettings): NamedFile[] => [
+export const brokerFiles = ({ sharedKeys, issuer, attestors, targets, providers }: BrokerSettings): NamedFile[] => [
+  ['sharedKeys: caFile', sharedKeys?.caFile],
+  ['sharedKeys: tokenFile', sharedKeys?.tokenFile],
   ['issuer: tls.certFile', issuer.tls?.certFile],
   ['issuer: tls.keyFile', issuer.tls?.keyFile],
   ...attestors.flatMap(({ name, caFile, authorizationTokenFile }): NamedFile[] => [
