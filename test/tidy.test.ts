@@ -148,6 +148,7 @@ const revealing = [
   'src/broker/provider/client-authentication.ts',
   'src/broker/provider/credential.ts',
   'src/broker/service.ts',
+  'src/broker/store/key-document.ts',
   'src/broker/store/sqlite.ts',
   'src/core/secret.ts',
   'src/net/api-server.ts',

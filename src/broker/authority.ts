@@ -1,69 +1,129 @@
 /**
- * The trust domain: its authority (kept in the store, made on the first start), its public bundle (a file for proxies and
- * collectors to mount), and the broker's own serving certificate. Private keys go to the store and to TLS, nowhere else.
+ * The trust domain: its authorities (kept in the store, made when they are due), its public bundle (a file for proxies and collectors
+ * to mount), and the broker's own serving certificate. When each authority is made, signs and goes is arithmetic
+ * (authority/schedule.ts). Private keys go to the store and to TLS, nowhere else. Whoever runs it calls `rotate` at `nextRotationMs`.
  */
 import { X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { limits } from '../core/limits.ts';
-import { Secret } from '../core/secret.ts';
 import { spiffeId } from '../core/spiffe-id.ts';
 import type { Clock } from '../ops/clock.ts';
 import type { Log } from '../ops/log.ts';
 import { type Authority, createAuthority, loadAuthority } from '../pki/authority.ts';
-import { createKeyPair, type KeyPair } from '../pki/key.ts';
-import { issueSvid } from '../pki/svid.ts';
-import type { BrokerStore } from './store.ts';
+import { createKeyPair } from '../pki/key.ts';
+import { derivedKey } from './authority/derived-key.ts';
+import { type AuthoritySchedule, inOrder, nextChangeMs, planAuthorities, signingAuthority } from './authority/schedule.ts';
+import { type KeyStore, type StoredAuthority, StoreError } from './store.ts';
+import { pemOfKey } from './authority/serving.ts';
+
+export {
+  issueServingIdentity,
+  renewServingIdentity,
+  type ServingIdentity,
+  type ServingOptions,
+  type ServingRenewal,
+} from './authority/serving.ts';
 
 export interface TrustDomain {
   readonly name: string;
-  /** What signs from now on. */
-  readonly authority: Authority;
+  /** What signs now. */
+  readonly authority: () => Authority;
   /** What is trusted, DER. */
-  readonly bundle: readonly Buffer[];
-  readonly bundlePem: string;
+  readonly bundle: () => readonly Buffer[];
+  readonly bundlePem: () => string;
+  /** Keys for one purpose that all brokers of the trust domain have; the one to use now first, and then those of before. */
+  readonly derivedKeys: (purpose: string) => readonly [Buffer, ...Buffer[]];
+  /** Makes the next authority, drops expired ones, and takes over what other brokers made, as far as there is any of that to do. */
+  readonly rotate: () => Promise<void>;
+  /** Wall clock: when `rotate` has something to do next. */
+  readonly nextRotationMs: () => number;
 }
 
 export interface TrustDomainOptions {
   readonly name: string;
-  readonly store: Pick<BrokerStore, 'authority' | 'saveAuthority'>;
+  readonly store: Pick<KeyStore, 'name' | 'changeAuthorities'>;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-const pemOfKey = ({ privateKey }: KeyPair): Secret => new Secret(privateKey.export({ type: 'pkcs8', format: 'pem' }) as string);
-
-/** From the store, or made and stored. Throws when what is stored belongs to another trust domain. */
-export const openTrustDomain = async ({ name, store, clock, log }: TrustDomainOptions): Promise<TrustDomain> => {
-  const stored = await store.authority();
-  if (stored !== undefined) {
-    const authority = loadAuthority(stored.certificatePem, stored.privateKeyPem.reveal());
-    const { subjectAltName } = new X509Certificate(authority.certificateDer);
-    if (subjectAltName !== `URI:${spiffeId(name)}`) {
-      throw new Error(
-        `the store holds the authority of another trust domain (${subjectAltName}), not of ${name}: give this broker a stateDir of its own`,
-      );
-    }
-    if (authority.notAfterMs > clock.now()) return trustDomainOf(name, authority);
-    log.warn(
-      { expiredAtMs: authority.notAfterMs },
-      "the trust domain's authority has expired and is replaced: every proxy and collector needs the new bundle",
-    );
-  }
-  const key = createKeyPair();
-  const lifetimeMs = limits.trustDomainAuthorityLifetimeMs;
-  const authority = createAuthority({ commonName: `Outrider ${name}`, key, nowMs: clock.now(), lifetimeMs, spiffeTrustDomain: name });
-  await store.saveAuthority({ certificatePem: authority.certificatePem, privateKeyPem: pemOfKey(key) });
-  log.info({ trustDomain: name, expiresAtMs: authority.notAfterMs }, 'authority of the trust domain made');
-  return trustDomainOf(name, authority);
+export const authoritySchedule: AuthoritySchedule = {
+  lifetimeMs: limits.trustDomainAuthorityLifetimeMs,
+  announcementMs: limits.trustDomainAuthorityAnnouncementMs,
+  signedLifetimeMaxMs: limits.serverCertificateLifetimeMs,
 };
 
-const trustDomainOf = (name: string, authority: Authority): TrustDomain => ({
-  name,
-  authority,
-  bundle: [authority.certificateDer],
-  bundlePem: authority.certificatePem,
-});
+const expired = "the trust domain's authority has expired and is replaced: every proxy and collector needs the new bundle";
+
+interface Known extends Authority {
+  readonly signsFromMs: number;
+  readonly stored: StoredAuthority;
+}
+
+/** From the store, or made and stored. Throws StoreError when what is stored belongs to another trust domain or cannot be read. */
+export const openTrustDomain = async ({ name, store, clock, log }: TrustDomainOptions): Promise<TrustDomain> => {
+  let known: readonly Known[] = [];
+  let hasExpired = false;
+
+  const load = (stored: StoredAuthority): Known =>
+    known.find(({ certificatePem }) => certificatePem === stored.certificatePem) ?? loadStored(stored, name, store.name);
+
+  const decide = async (before: readonly StoredAuthority[]): Promise<readonly StoredAuthority[] | undefined> => {
+    const nowMs = clock.now();
+    const { create, keep } = planAuthorities(inOrder(before.map(load)), nowMs, authoritySchedule);
+    hasExpired = keep.length === 0 && before.length > 0;
+    if (create === undefined && keep.length === before.length) return undefined;
+    const kept = keep.map(({ stored }) => stored);
+    return create === undefined ? kept : [...kept, makeAuthority(name, nowMs, create.signsFromMs)];
+  };
+
+  const rotate = async (): Promise<void> => {
+    const before = known;
+    known = inOrder((await store.changeAuthorities(decide)).map(load));
+    for (const one of known.filter((each) => !before.includes(each))) {
+      const { signsFromMs, notAfterMs } = one;
+      log.info({ trustDomain: name, signsFromMs, expiresAtMs: notAfterMs }, 'authority of the trust domain in the bundle');
+    }
+    if (hasExpired) log.warn({ trustDomain: name }, expired);
+  };
+
+  await rotate();
+  const signing = (): Known => signingAuthority(known, clock.now()) as Known;
+  return {
+    name,
+    authority: signing,
+    bundle: () => known.map(({ certificateDer }) => certificateDer),
+    bundlePem: () => known.map(({ certificatePem }) => certificatePem).join(''),
+    derivedKeys: (purpose) => {
+      const first = signing();
+      return [derivedKey(first, purpose), ...known.filter((one) => one !== first).map((one) => derivedKey(one, purpose))];
+    },
+    rotate,
+    nextRotationMs: () => nextChangeMs(known, clock.now(), authoritySchedule),
+  };
+};
+
+const loadStored = (stored: StoredAuthority, name: string, place: string): Known => {
+  let authority: Authority;
+  try {
+    authority = loadAuthority(stored.certificatePem, stored.privateKeyPem.reveal());
+  } catch {
+    // Without the cause: what OpenSSL says of a key stays out of logs.
+    throw new StoreError(`An authority in ${place} cannot be read: restore it from a copy.`);
+  }
+  const { subjectAltName } = new X509Certificate(authority.certificateDer);
+  if (subjectAltName === `URI:${spiffeId(name)}`) return { ...authority, signsFromMs: stored.signsFromMs, stored };
+  throw new StoreError(
+    `${place} holds the authority of another trust domain (${subjectAltName}), not of ${name}: each trust domain needs a place of its own.`,
+  );
+};
+
+const makeAuthority = (name: string, nowMs: number, signsFromMs: number): StoredAuthority => {
+  const key = createKeyPair();
+  const lifetimeMs = limits.trustDomainAuthorityLifetimeMs;
+  const { certificatePem } = createAuthority({ commonName: `Outrider ${name}`, key, nowMs, lifetimeMs, spiffeTrustDomain: name });
+  return { certificatePem, privateKeyPem: pemOfKey(key), signsFromMs };
+};
 
 /** Whole or not at all: readers that mount the file never see half of it. Mode 0644 whatever the umask: it is public. */
 export const writeBundle = (file: string, pem: string): void => {
@@ -72,58 +132,4 @@ export const writeBundle = (file: string, pem: string): void => {
   writeFileSync(temporary, pem);
   chmodSync(temporary, 0o644);
   renameSync(temporary, file);
-};
-
-/** The broker's own certificate: its SPIFFE ID for proxies, host names for relying parties of the issuer. */
-export interface ServingIdentity {
-  readonly certificateChainPem: string;
-  readonly key: KeyPair;
-  readonly privateKeyPem: Secret;
-  readonly notAfterMs: number;
-}
-
-export interface ServingOptions {
-  readonly trustDomain: TrustDomain;
-  /** Names and addresses it is called by. */
-  readonly hosts: readonly string[];
-  readonly clock: Clock;
-}
-
-export const issueServingIdentity = ({ trustDomain, hosts, clock }: ServingOptions): ServingIdentity => {
-  const key = createKeyPair();
-  const { pem, notAfterMs } = issueSvid(trustDomain.authority, {
-    spiffeId: spiffeId(trustDomain.name, 'outrider', 'broker'),
-    publicKey: key.publicKey,
-    hosts,
-    nowMs: clock.now(),
-    lifetimeMs: limits.serverCertificateLifetimeMs,
-  });
-  return { certificateChainPem: pem, key, privateKeyPem: pemOfKey(key), notAfterMs };
-};
-
-/** A new one at half the life of the one before; connections that are open keep theirs. */
-export const renewServingIdentity = (
-  options: ServingOptions & { readonly current: ServingIdentity; readonly log: Log },
-  use: (identity: ServingIdentity) => void,
-): { readonly close: () => void } => {
-  const { clock, log } = options;
-  let { notAfterMs } = options.current;
-  let cancel = (): void => undefined;
-  const schedule = (): void => {
-    // Never at once: an authority about to expire signs certificates that are over before they begin.
-    const waitMs = Math.max((notAfterMs - clock.now()) / 2, limits.reconnectPauseMaxMs);
-    cancel = clock.after(waitMs, () => {
-      try {
-        const identity = issueServingIdentity(options);
-        use(identity);
-        ({ notAfterMs } = identity);
-        log.info({ expiresAtMs: notAfterMs }, 'serving certificate renewed');
-      } catch (error) {
-        log.error({ error }, 'the serving certificate could not be renewed');
-      }
-      schedule();
-    });
-  };
-  schedule();
-  return { close: () => cancel() };
 };

@@ -1,7 +1,7 @@
 /**
  * The broker as an OIDC issuer: short-lived JWTs that clouds and token endpoints can verify by discovery and JWKS, without a
- * stored secret. Keys live in the store; when each one is published, signs and goes is arithmetic (issuer/schedule.ts); the
- * documents are served by issuer/serve.ts. Whoever runs it calls `rotate` at `nextRotationMs`.
+ * stored secret. Keys live in the store, which several brokers may share; when each one is published, signs and goes is arithmetic
+ * (issuer/schedule.ts); the documents are served by issuer/serve.ts. Whoever runs it calls `rotate` at `nextRotationMs`.
  */
 import assert from 'node:assert/strict';
 import { type KeyObject, randomUUID } from 'node:crypto';
@@ -11,8 +11,8 @@ import { Secret } from '../core/secret.ts';
 import type { Clock } from '../ops/clock.ts';
 import type { BrokerSettings } from '../settings/broker.ts';
 import { inOrder, nextRotationMs, planRotation, publishedKeys, signingKey } from './issuer/schedule.ts';
-import { createSigningKey, loadSigningKey, type SigningKey } from './issuer/signing-key.ts';
-import type { BrokerStore } from './store.ts';
+import { createSigningKey, loadSigningKey, type SigningKey, storable } from './issuer/signing-key.ts';
+import type { KeyStore, StoredKey } from './store.ts';
 
 export { type IssuerServer, type IssuerServerOptions, type ServingCertificate, startIssuerServer } from './issuer/serve.ts';
 
@@ -41,7 +41,7 @@ export interface TokenIssuer {
   readonly jwks: () => object;
   /** OpenID Connect Discovery 1.0 section 3. */
   readonly discovery: () => object;
-  /** Makes the next key and forgets old ones, as far as that is due. Calls at the same time are one. */
+  /** Makes the next key, forgets old ones, and takes over what other brokers did, as far as there is any of that to do. Calls at the same time are one. */
   readonly rotate: () => Promise<void>;
   /** Wall clock: when `rotate` has something to do next. */
   readonly nextRotationMs: () => number;
@@ -51,7 +51,7 @@ export interface TokenIssuer {
 
 export interface IssuerOptions {
   readonly settings: Pick<IssuerSettings, 'url' | 'algorithm' | 'keyLifetimeMs' | 'keyOverlapMs'>;
-  readonly store: BrokerStore;
+  readonly store: Pick<KeyStore, 'changeSigningKeys'>;
   readonly clock: Clock;
 }
 
@@ -65,20 +65,23 @@ const confirmationOf = async (key: KeyObject): Promise<{ readonly cnf: { readonl
 
 /** Loads the stored keys and makes what is due, so that it can sign when the promise resolves. */
 export const createIssuer = async ({ settings, store, clock }: IssuerOptions): Promise<TokenIssuer> => {
-  let keys = inOrder((await store.signingKeys()).map(loadSigningKey));
+  let keys: readonly SigningKey[] = [];
+  /** At the start alone: while brokers with another algorithm still run, each would else replace the other's key for ever. */
+  let isStarting = true;
   let rotating: Promise<void> | undefined;
 
+  const load = (stored: StoredKey): SigningKey => keys.find(({ kid }) => kid === stored.kid) ?? loadSigningKey(stored);
+  const decide = async (before: readonly StoredKey[]): Promise<readonly StoredKey[] | undefined> => {
+    const isOutdated = isStarting && before.at(-1)?.algorithm !== settings.algorithm;
+    const { create, forget } = planRotation(inOrder(before), clock.now(), settings, isOutdated);
+    if (create === undefined && forget.length === 0) return undefined;
+    const made = create === undefined ? [] : [storable(await createSigningKey(settings.algorithm, clock.now(), create.signsFromMs))];
+    return [...before.filter(({ kid }) => !forget.includes(kid)), ...made];
+  };
   const rotate = async (): Promise<void> => {
-    const isOutdated = keys.at(-1)?.algorithm !== settings.algorithm;
-    const plan = planRotation(keys, clock.now(), settings, isOutdated);
-    if (plan.create) {
-      const key = await createSigningKey(settings.algorithm, clock.now(), plan.create.signsFromMs);
-      // Stored before it is published: a key that a restart forgets must never have been seen.
-      await store.saveSigningKey(key);
-      keys = inOrder([...keys, key]);
-    }
-    for (const kid of plan.forget) await store.deleteSigningKey(kid);
-    keys = keys.filter(({ kid }) => !plan.forget.includes(kid));
+    // Stored before it is published: a key that a restart forgets must never have been seen.
+    keys = inOrder((await store.changeSigningKeys(decide)).map(load));
+    isStarting = false;
   };
   const rotateOnce = async (): Promise<void> => {
     rotating ??= rotate().finally(() => {

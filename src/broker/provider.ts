@@ -43,8 +43,8 @@ export interface Provider {
 
 export interface ProviderDeps {
   readonly issuer: Pick<TokenIssuer, 'mint'>;
-  /** Of the trust domain. */
-  readonly authority: Authority;
+  /** Of the trust domain: what signs now. */
+  readonly authority: () => Authority;
   readonly clock: Clock;
   readonly log: Log;
   /** Where client secrets named by `env` are; read at every use. */

@@ -11,21 +11,12 @@ import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
 import { type RpcServer, type ServerIdentity, startBrokerServer } from '../rpc/server.ts';
 import type { BrokerSettings } from '../settings/broker.ts';
-import {
-  issueServingIdentity,
-  openTrustDomain,
-  renewServingIdentity,
-  type ServingIdentity,
-  type TrustDomain,
-  writeBundle,
-} from './authority.ts';
-import { createIssuer, type IssuerServer, startIssuerServer, type TokenIssuer } from './issuer.ts';
-import { startLeaseSweep } from './lease.ts';
+import { issueServingIdentity, renewServingIdentity, type ServingIdentity } from './authority.ts';
+import { type IssuerServer, startIssuerServer } from './issuer.ts';
 import { buildConfiguration, type Built, countStaticCredentials } from './run/configuration.ts';
 import { startReloading } from './run/reload.ts';
-import { startRotation } from './run/rotation.ts';
+import { openState, type State } from './run/state.ts';
 import { type BrokerService, createBrokerService } from './service.ts';
-import { type BrokerStore, openStore } from './store.ts';
 
 export interface RunningBroker extends Running {
   readonly grpc: AddressInfo;
@@ -73,7 +64,23 @@ interface Context {
 
 const open = async (settings: BrokerSettings, context: Context): Promise<Omit<RunningBroker, 'close'>> => {
   const { clock, log, metrics, reloadFrom, closers } = context;
-  const { store, trustDomain, issuer } = await openState(settings, context);
+  let opened: Opened | undefined = undefined;
+  let isServing = false;
+  // First of all, so that whoever looks can tell waiting from being broken: keys that are shared may take a while to come.
+  const readiness: Readiness = () => {
+    if (opened === undefined) return ['the keys of the trust domain'];
+    const { issuer, trustDomain } = opened;
+    return [
+      ...(issuer.keyCount() > 0 ? [] : ['a token-signing key']),
+      ...(trustDomain.authority().notAfterMs > clock.now() ? [] : ['an authority of the trust domain that has not expired']),
+      ...(isServing ? [] : ['the gRPC server']),
+    ];
+  };
+  const admin = await startAdmin({ ...settings.admin, metrics: withGauges(context, () => opened), readiness });
+  closers.push({ name: 'admin', close: admin.close });
+
+  const state = await openState(settings, context);
+  const { store, trustDomain, issuer } = state;
 
   const deps = { issuer, authority: trustDomain.authority, metrics, clock, log };
   const build = (next: BrokerSettings, before?: Built): Built => buildConfiguration(next, deps, before);
@@ -81,18 +88,9 @@ const open = async (settings: BrokerSettings, context: Context): Promise<Omit<Ru
   countStaticCredentials(built, metrics);
   const service = createBrokerService(built.configuration, { trustDomain, store, metrics, clock, log });
   closers.push({ name: 'service', close: service.close });
+  opened = { ...state, service };
 
-  let isServing = false;
-  const readiness: Readiness = () => [
-    ...(issuer.keyCount() > 0 ? [] : ['a token-signing key']),
-    ...(trustDomain.authority.notAfterMs > clock.now() ? [] : ['an authority of the trust domain that has not expired']),
-    ...(isServing ? [] : ['the gRPC server']),
-  ];
-  const observed = withGauges(metrics, { store, trustDomain, issuer, service, clock, log });
-  const admin = await startAdmin({ ...settings.admin, metrics: observed, readiness });
-  closers.push({ name: 'admin', close: admin.close });
-
-  const { rpc, issuerServer } = await openServers(built, { ...context, trustDomain, issuer, service });
+  const { rpc, issuerServer } = await openServers(built, { ...context, ...state, service });
   closers.push({
     name: 'readiness',
     close: () => {
@@ -114,29 +112,15 @@ const open = async (settings: BrokerSettings, context: Context): Promise<Omit<Ru
   return { grpc: rpc.address, issuer: issuerServer.address, admin: admin.address, apply: reloading.apply };
 };
 
-/** What outlives a restart. */
-const openState = async (settings: BrokerSettings, { clock, log, closers }: Context) => {
-  const store = await openStore(settings.stateDir);
-  closers.push({ name: 'store', close: store.close });
-  const trustDomain = await openTrustDomain({ name: settings.trustDomain, store, clock, log });
-  writeBundle(settings.bundleFile, trustDomain.bundlePem);
-  const issuer = await createIssuer({ settings: settings.issuer, store, clock });
-  closers.push({ name: 'key rotation', close: startRotation(issuer, { clock, log }).close });
-  closers.push({ name: 'lease sweep', close: startLeaseSweep(store, { clock, log }).close });
-  return { store, trustDomain, issuer };
-};
-
-interface ServerContext extends Context {
-  readonly trustDomain: TrustDomain;
-  readonly issuer: TokenIssuer;
+interface Opened extends State {
   readonly service: BrokerService;
 }
 
 const openServers = async (
   { settings, issuerCertificate }: Built,
-  context: ServerContext,
+  context: Context & Opened,
 ): Promise<{ rpc: RpcServer; issuerServer: IssuerServer }> => {
-  const { trustDomain, issuer, service, metrics, clock, log, closers } = context;
+  const { trustDomain, onTrustChange, issuer, service, metrics, clock, log, closers } = context;
   const serving = { trustDomain, hosts: hostsOf(settings), clock };
   const first = issueServingIdentity(serving);
   const issuerServer = await startIssuerServer({ issuer, settings: settings.issuer, certificate: issuerCertificate ?? first });
@@ -145,7 +129,7 @@ const openServers = async (
   const identityOf = ({ certificateChainPem, key }: ServingIdentity): ServerIdentity => ({
     certificateChainPem,
     privateKey: key.privateKey,
-    clientCaPem: trustDomain.bundlePem,
+    clientCaPem: trustDomain.bundlePem(),
   });
   const rpc = await startBrokerServer({
     listen: settings.listen,
@@ -166,6 +150,7 @@ const openServers = async (
     if (issuerCertificate === undefined) issuerServer.setCertificate(identity);
   });
   closers.push({ name: 'serving certificate', close: renewal.close });
+  onTrustChange(renewal.renew);
   return { rpc, issuerServer };
 };
 
@@ -176,28 +161,28 @@ const hostsOf = ({ listen, issuer }: BrokerSettings): readonly string[] => {
   return [...new Set(hosts)].filter((host) => host !== '0.0.0.0' && host !== '::');
 };
 
-interface Observed {
-  readonly store: BrokerStore;
-  readonly trustDomain: TrustDomain;
-  readonly issuer: TokenIssuer;
-  readonly service: BrokerService;
-  readonly clock: Clock;
-  readonly log: Log;
-}
-
 /** Gauges that mirror something are set when they are asked for, so that they are never behind. */
-const withGauges = (metrics: Metrics, { store, trustDomain, issuer, service, clock, log }: Observed): Metrics => ({
+const withGauges = ({ metrics, clock, log }: Context, opened: () => Opened | undefined): Metrics => ({
   ...metrics,
   expose: async () => {
-    metrics.set('outrider_broker_watchers', {}, service.watcherCount());
-    metrics.set('outrider_broker_signing_keys', {}, issuer.keyCount());
-    metrics.set('outrider_broker_signing_key_rotation_timestamp_seconds', {}, issuer.nextRotationMs() / 1000);
-    metrics.set('outrider_broker_authority_expiry_timestamp_seconds', {}, trustDomain.authority.notAfterMs / 1000);
-    try {
-      metrics.set('outrider_broker_leases', {}, await store.countLeases(clock.now()));
-    } catch (error) {
-      log.warn({ error }, 'leases could not be counted');
-    }
+    const parts = opened();
+    if (parts !== undefined) await setGauges(metrics, parts, { clock, log });
     return metrics.expose();
   },
 });
+
+const setGauges = async (
+  metrics: Metrics,
+  { store, trustDomain, issuer, service }: Opened,
+  { clock, log }: Pick<Context, 'clock' | 'log'>,
+): Promise<void> => {
+  metrics.set('outrider_broker_watchers', {}, service.watcherCount());
+  metrics.set('outrider_broker_signing_keys', {}, issuer.keyCount());
+  metrics.set('outrider_broker_signing_key_rotation_timestamp_seconds', {}, issuer.nextRotationMs() / 1000);
+  metrics.set('outrider_broker_authority_expiry_timestamp_seconds', {}, trustDomain.authority().notAfterMs / 1000);
+  try {
+    metrics.set('outrider_broker_leases', {}, await store.countLeases(clock.now()));
+  } catch (error) {
+    log.warn({ error }, 'leases could not be counted');
+  }
+};

@@ -4,7 +4,7 @@
  * credential: the fingerprint stands for it.
  */
 import assert from 'node:assert/strict';
-import { createHmac, randomBytes } from 'node:crypto';
+import { createHmac } from 'node:crypto';
 import { asFault, Fault } from '../core/fault.ts';
 import { type CredentialForm, formOf, type Grant, type PlacedCredential } from '../core/grant.ts';
 import { limits } from '../core/limits.ts';
@@ -17,17 +17,19 @@ import type { BrokerHandlers, CallerIdentity } from '../rpc/server.ts';
 import type { TargetSettings } from '../settings/broker.ts';
 import type { Attestation } from './attest.ts';
 import type { TrustDomain } from './authority.ts';
-import { sortableId } from './lease.ts';
 import { identifyingText, type Obtained, type Provider } from './provider.ts';
 import type { Registry, View } from './registry.ts';
 import { admit, unknownWorkload } from './service/admission.ts';
-import { createAttestations, type IssuedIdentity } from './service/attestations.ts';
+import { type IssuedIdentity, issuedTo } from './service/attested.ts';
+import { createGrantId, isGrantIdOf } from './service/grant-id.ts';
 import { createWatchers } from './service/watchers.ts';
-import type { BrokerStore } from './store.ts';
+import type { LeaseStore } from './store.ts';
 
 /** What a reload replaces, whole. */
 export interface Configuration {
   readonly attestation: Attestation;
+  /** Names of those there are: what an attestor that is gone has verified is worth nothing any more. */
+  readonly attestors: ReadonlySet<string>;
   readonly registry: Registry;
   readonly providers: ReadonlyMap<string, Provider>;
   readonly svidLifetimeMs: number;
@@ -35,7 +37,7 @@ export interface Configuration {
 
 export interface ServiceDeps {
   readonly trustDomain: TrustDomain;
-  readonly store: Pick<BrokerStore, 'saveLease' | 'lease'>;
+  readonly store: Pick<LeaseStore, 'saveLease'>;
   readonly metrics: Pick<Metrics, 'add'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -64,12 +66,13 @@ const attemptsMax = 3;
 
 export const createBrokerService = (first: Configuration, { trustDomain, store, metrics, clock, log }: ServiceDeps): BrokerService => {
   let current = first;
-  const attestations = createAttestations();
   const watchers = createWatchers(log);
-  /** Makes fingerprints that mean nothing to anyone without it, and nothing after a restart. */
-  const fingerprintKey = randomBytes(32);
+  /** Equal credentials have equal ones at all brokers of the trust domain, which mean nothing to anyone who is none of them. */
   const fingerprintOf = (form: CredentialForm, value: Secret): string =>
-    createHmac('sha256', fingerprintKey).update(identifyingText(form, value.reveal())).digest('hex').slice(0, 32);
+    createHmac('sha256', trustDomain.derivedKeys('fingerprints')[0])
+      .update(identifyingText(form, value.reveal()))
+      .digest('hex')
+      .slice(0, 32);
 
   // Attest ----------------------------------------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
     const attested = await current.attestation.attest(evidence);
     const count = (result: string): void => metrics.add('outrider_broker_attestations_total', { attestor: attested.attestor, result });
     try {
-      const answer = admit(attested, certificateRequest, current, { trustDomain, attestations, clock, log });
+      const answer = admit(attested, certificateRequest, current, { trustDomain, clock, log });
       count('ok');
       return answer;
     } catch (thrown) {
@@ -91,9 +94,9 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
   // GetGrant --------------------------------------------------------------------------------------------------------
 
   const verify = (caller: CallerIdentity): IssuedIdentity => {
-    const issued = attestations.find(caller.certificateSerial, caller.spiffeId, clock.now());
-    if (issued === undefined) throw new Fault('identity_refused', { detail: 'This broker has no attestation for the certificate.' });
-    return issued;
+    const issued = issuedTo(caller, clock.now());
+    if (current.attestors.has(issued.identity.attestor)) return issued;
+    throw new Fault('identity_refused', { detail: 'What attested it is no longer in the configuration.' });
   };
 
   const decide = (issued: IssuedIdentity, targetName: string): Decided => {
@@ -132,7 +135,7 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
   /** A grant that cannot be recorded is not given. */
   const record = async (decided: Decided, credentials: readonly PlacedCredential[]): Promise<Grant> => {
     const nowMs = clock.now();
-    const grant = grantOf(decided, credentials, nowMs);
+    const grant = grantOf(decided, credentials, nowMs, trustDomain.derivedKeys('grant ids')[0]);
     const { policy, policyVersion, rule } = decided.decision;
     const { spiffeId: workload, attestationId: attestation } = decided.issued;
     const about = { workload, target: grant.target, policy, policyVersion, rule, expiresAtMs: grant.expiresAtMs };
@@ -143,16 +146,14 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
 
   /**
    * Whether the credential of this grant was refused, as far as the caller can say: it must be one of its own, for this target. Any other
-   * id is passed over in silence, so that nobody learns from the answer whether it exists.
+   * id is passed over in silence, so that nobody learns from the answer whether it exists. Any broker of the trust domain may have made it.
    */
-  const isRefused = async (grantId: string, { issued, target }: Decided): Promise<boolean> => {
-    const lease = grantId === '' ? undefined : await store.lease(grantId);
-    return lease?.workload === issued.spiffeId && lease.target === target.name;
-  };
+  const isRefused = (grantId: string, { issued, target }: Decided): boolean =>
+    isGrantIdOf(grantId, { workload: issued.spiffeId, target: target.name }, trustDomain.derivedKeys('grant ids'));
 
   const grantOnce = async (caller: CallerIdentity, targetName: string, rejectedGrantId: string): Promise<Grant | undefined> => {
     const decided = decide(verify(caller), targetName);
-    const credentials = await issue(decided, await isRefused(rejectedGrantId, decided));
+    const credentials = await issue(decided, isRefused(rejectedGrantId, decided));
     // Credentials may have taken seconds: what was decided must still be so.
     const again = decide(verify(caller), targetName);
     return again.view.configurationVersion === decided.view.configurationVersion ? record(again, credentials) : undefined;
@@ -222,11 +223,16 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
 };
 
 /** Lives as long as everything it rests on: its credentials, the workload's registration, and our own bound. */
-const grantOf = ({ target, view, rules, untilMs }: Decided, credentials: readonly PlacedCredential[], nowMs: number): Grant => {
+const grantOf = (
+  { issued, target, view, rules, untilMs }: Decided,
+  credentials: readonly PlacedCredential[],
+  nowMs: number,
+  idKey: Buffer,
+): Grant => {
   const expiresAtMs = Math.min(nowMs + limits.grantLifetimeMaxMs, untilMs, ...credentials.map((credential) => credential.expiresAtMs));
   if (expiresAtMs <= nowMs) throw new Fault('credential_unavailable', { detail: 'It expired while it was being granted.' });
   return {
-    id: sortableId(nowMs, randomBytes),
+    id: createGrantId({ workload: issued.spiffeId, target: target.name }, nowMs, idKey),
     target: target.name,
     binding: { hosts: target.hosts, ports: target.ports, cleartextAllowed: target.cleartext === 'allowed' },
     configurationVersion: view.configurationVersion,

@@ -1,10 +1,12 @@
 /**
- * What the broker must not forget: the trust domain's authority, the token-signing keys and the leases. Embedded SQLite today
- * (store/sqlite.ts); every method answers with a promise so that a database over the network fits the same type. Private keys
- * leave here as `Secret` and are never logged. test/conformance/stores.test.ts is the contract.
+ * What the broker must not forget. Two parts: keys, the trust domain's authorities and the token-signing keys, which several brokers
+ * may share; and leases, which each broker has for itself. Embedded SQLite holds both (store/sqlite.ts); with `sharedKeys` the
+ * keys are in a Secret instead (store/shared-keys.ts). Private keys leave here as `Secret` and are never logged.
+ * test/conformance/stores.test.ts is the contract.
  */
 import type { Secret } from '../core/secret.ts';
 
+export { createSharedKeys } from './store/shared-keys.ts';
 export { openStore } from './store/sqlite.ts';
 export { StoreError } from './store/store-error.ts';
 
@@ -14,6 +16,7 @@ export interface StoredAuthority {
   readonly certificatePem: string;
   /** PKCS #8 PEM. */
   readonly privateKeyPem: Secret;
+  readonly signsFromMs: number;
 }
 
 export interface StoredKey {
@@ -24,6 +27,23 @@ export interface StoredKey {
   readonly privateKeyPem: Secret;
   readonly publishedFromMs: number;
   readonly signsFromMs: number;
+}
+
+/**
+ * What is to be there instead of what is; undefined for no change. Asked again, with what is there by then, when another broker wrote in
+ * between: what it gave before was never stored, and nobody has seen it.
+ */
+export type Decide<K> = (stored: readonly K[]) => Promise<readonly K[] | undefined>;
+
+/** Lists come oldest first by `signsFromMs`. Two authorities of one certificate, or keys of one kid, are an error. */
+export interface KeyStore {
+  /** What an operator knows it by. */
+  readonly name: string;
+  readonly authorities: () => Promise<readonly StoredAuthority[]>;
+  readonly signingKeys: () => Promise<readonly StoredKey[]>;
+  /** What is there then, on disk when it resolves. Whole or not at all. */
+  readonly changeAuthorities: (decide: Decide<StoredAuthority>) => Promise<readonly StoredAuthority[]>;
+  readonly changeSigningKeys: (decide: Decide<StoredKey>) => Promise<readonly StoredKey[]>;
 }
 
 /** A grant that is out. */
@@ -44,24 +64,20 @@ export interface LeaseFilter {
   readonly target?: string;
 }
 
-export interface BrokerStore {
-  readonly authority: () => Promise<StoredAuthority | undefined>;
-  /** Replaces the one before. On disk when it resolves. */
-  readonly saveAuthority: (authority: StoredAuthority) => Promise<void>;
-  /** Oldest first by `signsFromMs`. */
-  readonly signingKeys: () => Promise<readonly StoredKey[]>;
-  /** On disk when it resolves. A kid that is there already is an error. */
-  readonly saveSigningKey: (key: StoredKey) => Promise<void>;
-  readonly deleteSigningKey: (kid: string) => Promise<void>;
+export interface LeaseStore {
   /** Survives the end of the process; a power cut may take the last ones. */
   readonly saveLease: (lease: Lease) => Promise<void>;
-  /** Expired ones too, as long as they are not deleted. */
-  readonly lease: (grantId: string) => Promise<Lease | undefined>;
   /** How many went. */
   readonly deleteExpiredLeases: (nowMs: number) => Promise<number>;
   /** Leases not expired at `nowMs`. */
   readonly countLeases: (nowMs: number) => Promise<number>;
   /** Leases not expired at `nowMs`, oldest first, at most `limits.leasesListMax`. */
   readonly leases: (nowMs: number, filter?: LeaseFilter) => Promise<readonly Lease[]>;
+}
+
+export interface BrokerStore extends KeyStore, LeaseStore {
   readonly close: () => Promise<void>;
 }
+
+/** Leases where they were, keys elsewhere. */
+export const withKeysFrom = (keys: KeyStore, store: BrokerStore): BrokerStore => ({ ...store, ...keys });

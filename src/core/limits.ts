@@ -281,19 +281,25 @@ export const limits = {
   watchersMax: 10_000,
   /** Updates that wait for a watcher that does not read; past it the stream ends, and the next one begins with a snapshot. */
   watchBacklogMax: 16,
-  /** Attestations the broker remembers: two live SVIDs for each of `watchersMax` proxies while they renew, and as many again. */
-  attestationsMax: 40_000,
-  /** Of these, for one set of attributes (one pod): a pod that attests in a loop forgets its own, not its neighbours'. */
-  attestationsPerWorkloadMax: 16,
+  /** What was attested, as an SVID carries it: Kubernetes' nine attributes at their longest have 2 KiB; it is sent in every handshake. */
+  attestedBytesMax: 4 * 1024,
   /** Different sets of matching workloads whose rules are kept compiled. */
   workloadViewsMax: 10_000,
   /** How often configuration files are read for changes; mounted ones are swapped by renaming, which file events miss. */
   configurationPollMs: 2_000,
   /** How often expired leases are deleted. */
   leaseSweepMs: 60_000,
-  /** The trust domain's authority. */
+  /** An authority of the trust domain. Its successor is made at half of it and signs after the announcement: see broker/authority/schedule.ts. */
   trustDomainAuthorityLifetimeMs: 365 * 24 * 3_600_000,
-  /** The broker's own serving certificate; changed at half its life. */
+  trustDomainAuthorityAnnouncementMs: 30 * 24 * 3_600_000,
+  /**
+   * How often a broker that shares its keys reads what others made of them, give or take a fifth. What is new there signs much later: a
+   * signing key after its overlap, eleven minutes at least, an authority after weeks.
+   */
+  sharedKeysPollMs: 10_000,
+  /** Replicas that change the keys at the same time: every conflict means that one was done, and then the others have nothing to do. */
+  sharedKeysAttemptsMax: 10,
+  /** The broker's own serving certificate; changed at half its life. Nothing that an authority signs lives longer. */
   serverCertificateLifetimeMs: 24 * 3_600_000,
 
   // Outbound calls of the broker (token endpoints, JWKS, TokenReview) ----------------------------------------------

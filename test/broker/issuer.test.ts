@@ -18,7 +18,7 @@ import {
 import { customFetch as oauthFetch, discoveryRequest, processDiscoveryResponse } from 'oauth4webapi';
 import t, { type Test } from 'tap';
 import { createIssuer, type IssuerOptions, startIssuerServer, type TokenIssuer } from '../../src/broker/issuer.ts';
-import { type BrokerStore, openStore, type StoredKey } from '../../src/broker/store.ts';
+import { type BrokerStore, type Decide, openStore, type StoredKey } from '../../src/broker/store.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { outboundFetch } from '../../src/net/fetch.ts';
 import { systemClock } from '../../src/ops/clock.ts';
@@ -174,8 +174,12 @@ t.test('a key that could not be stored is not published, and the next try makes 
   const store = await storeFor(t);
   let fails = true;
   const failing = {
-    ...store,
-    saveSigningKey: async (key: StoredKey) => (fails ? Promise.reject(new Error('disk full')) : store.saveSigningKey(key)),
+    changeSigningKeys: (decide: Decide<StoredKey>) =>
+      store.changeSigningKeys(async (before) => {
+        const next = await decide(before);
+        if (fails) throw new Error('disk full');
+        return next;
+      }),
   };
   await t.rejects(createIssuer({ settings, store: failing, clock }), { message: 'disk full' });
   fails = false;
@@ -205,15 +209,59 @@ t.test('another algorithm in the settings takes over after one overlap, both bei
   t.match(issuer.discovery(), { id_token_signing_alg_values_supported: ['RS256'] });
 });
 
+t.test('a key that another broker made is taken over, signs and goes there too; rotations of both at once make one', async (t) => {
+  const clock = createFakeClock();
+  const store = await storeFor(t);
+  const [one, other] = [await issuerFor(t, { store, clock }), await issuerFor(t, { store, clock })];
+  const kidNow = async (issuer: TokenIssuer) =>
+    decodeProtectedHeader((await issuer.mint({ audience, subject, lifetimeMs: 60_000 })).token.reveal()).kid;
+  t.same(other.jwks(), one.jwks(), 'the first key is that of the first');
+  const first = await kidNow(one);
+  clock.advance(23 * hour);
+  await one.rotate();
+  t.equal(other.keyCount(), 1);
+  await other.rotate();
+  t.same(other.jwks(), one.jwks());
+  t.equal(one.keyCount(), 2);
+  clock.advance(hour);
+  t.equal(await kidNow(other), await kidNow(one));
+  t.not(await kidNow(one), first);
+  clock.advance(hour);
+  await other.rotate();
+  t.equal((await store.signingKeys()).length, 1, 'forgotten by one');
+  await one.rotate();
+  t.same(one.jwks(), other.jwks());
+  clock.advance(22 * hour);
+  await Promise.all([one.rotate(), other.rotate()]);
+  t.equal((await store.signingKeys()).length, 2);
+  t.same(one.jwks(), other.jwks());
+});
+
+t.test('brokers with different algorithms, while one setting replaces another, do not replace each other for ever', async (t) => {
+  const clock = createFakeClock();
+  const store = await storeFor(t);
+  const before = await issuerFor(t, { store, clock });
+  const after = await issuerFor(t, { store, clock, settings: { ...settings, algorithm: 'RS256' } });
+  for (let i = 0; i < 5; i += 1) {
+    await before.rotate();
+    await after.rotate();
+  }
+  t.same(
+    (await store.signingKeys()).map(({ algorithm }) => algorithm),
+    ['ES256', 'RS256'],
+  );
+});
+
 t.test('a stored key that cannot be read is an error that names it and shows nothing of it', async (t) => {
   const store = await storeFor(t);
-  await store.saveSigningKey({
+  const broken = {
     kid: 'broken',
     algorithm: 'ES256',
     privateKeyPem: new Secret('canary-key'),
     publishedFromMs: 1,
     signsFromMs: 1,
-  });
+  } as const;
+  await store.changeSigningKeys(async () => [broken]);
   const error: unknown = await createIssuer({ settings, store, clock: systemClock }).catch((thrown: unknown) => thrown);
   t.match(error, { name: 'StoreError', message: /signing key broken cannot be read/ });
   t.notMatch(inspect(error, { depth: 10 }), 'canary-key');

@@ -27,7 +27,7 @@ const authority = createTestAuthority();
 const providerOf = (settings: ProviderSettings, rest: Partial<ProviderDeps> = {}): Provider =>
   createProviders([settings], {
     issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
-    authority: createSpiffeAuthority(),
+    authority: () => createSpiffeAuthority(),
     clock: systemClock,
     log: createLog({ role: 'broker', level: 'silent' }),
     env: { SECRET: clientSecret },

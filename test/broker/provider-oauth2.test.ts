@@ -84,7 +84,7 @@ const rig = (settings: Partial<OAuth2ProviderSettings> & { tokenUrl: string }, e
   };
   const deps = {
     issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
-    authority: createSpiffeAuthority(),
+    authority: () => createSpiffeAuthority(),
     clock,
     log,
     env,

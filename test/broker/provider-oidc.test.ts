@@ -54,7 +54,7 @@ const credentialProvider = (t: Test, settings: Wanted): Provider => {
   const defaults = { kind: 'oauth2_client_credentials', name: 'payments', clientId: 'outrider', scopes: ['read'], parameters: {} } as const;
   const providers = createProviders([{ ...defaults, ...settings, caFile }], {
     issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
-    authority: createSpiffeAuthority(),
+    authority: () => createSpiffeAuthority(),
     clock: systemClock,
     log: quiet,
     env: { CLIENT_SECRET: `${secret}\n` },

@@ -26,7 +26,7 @@ const use = { workload: demoId, target: 'inventory', form: 'certificate' } as co
 const rig = ({ lifetimeMs = 3_600_000, clock = createFakeClock(), authority = createSpiffeAuthority(clock.now()) } = {}) => {
   const deps = {
     issuer: { mint: () => Promise.reject(new Error('not for this kind')) },
-    authority,
+    authority: () => authority,
     clock,
     log: createLog({ role: 'broker', level: 'silent' }),
     env: {},

@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { inspect } from 'node:util';
 import t from 'tap';
 import {
   issueServingIdentity,
@@ -9,23 +10,28 @@ import {
   type ServingIdentity,
   writeBundle,
 } from '../../src/broker/authority.ts';
-import type { StoredAuthority } from '../../src/broker/store.ts';
+import type { Decide, StoredAuthority } from '../../src/broker/store.ts';
 import { limits } from '../../src/core/limits.ts';
+import { Secret } from '../../src/core/secret.ts';
 import { spiffeIdOf } from '../../src/pki/svid.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { createLogLines } from '../support/broker.ts';
 import { directoryOf } from '../support/directory.ts';
 
+const day = 24 * 3_600_000;
+
 const memoryStore = () => {
-  let stored: StoredAuthority | undefined;
-  let saves = 0;
+  let stored: readonly StoredAuthority[] = [];
+  let changes = 0;
   return {
-    authority: async () => stored,
-    saveAuthority: async (authority: StoredAuthority) => {
-      stored = authority;
-      saves += 1;
+    name: 'the memory',
+    changeAuthorities: async (decide: Decide<StoredAuthority>) => {
+      const next = await decide(stored);
+      if (next !== undefined) changes += 1;
+      return (stored = next ?? stored);
     },
-    saves: () => saves,
+    changes: () => changes,
+    spoil: (change: (authority: StoredAuthority) => StoredAuthority) => (stored = stored.map(change)),
   };
 };
 
@@ -39,30 +45,99 @@ const rig = () => {
 await t.test('the authority is made once, for a year, and kept', async (t) => {
   const { open, store, clock, lines } = rig();
   const first = await open();
-  t.equal(first.authority.notAfterMs, clock.now() + 365 * 24 * 3_600_000);
-  t.match(new X509Certificate(first.authority.certificateDer), { ca: true, subjectAltName: 'URI:spiffe://outrider.test' });
-  clock.advance(364 * 24 * 3_600_000);
+  t.equal(first.authority().notAfterMs, clock.now() + 365 * day);
+  t.match(new X509Certificate(first.authority().certificateDer), { ca: true, subjectAltName: 'URI:spiffe://outrider.test' });
+  clock.advance(182 * day);
   const again = await open();
-  t.strictSame(again.authority.certificateDer, first.authority.certificateDer);
-  t.equal(store.saves(), 1);
+  t.strictSame(again.authority().certificateDer, first.authority().certificateDer);
+  t.equal(store.changes(), 1);
   t.notMatch(lines.join(''), /PRIVATE KEY/);
 });
 
-await t.test('an expired authority is replaced, loudly', async (t) => {
+await t.test('a successor is published at half of its life, signs thirty days later, and the old one stays until it expires', async (t) => {
+  const { open, clock, lines } = rig();
+  const trustDomain = await open();
+  const [first] = trustDomain.bundle();
+  const wake = async (): Promise<void> => {
+    clock.advance(trustDomain.nextRotationMs() - clock.now());
+    await trustDomain.rotate();
+  };
+  const begin = clock.now();
+  await wake();
+  t.equal(clock.now(), begin + 182.5 * day);
+  t.equal(trustDomain.bundle().length, 2);
+  t.strictSame(trustDomain.authority().certificateDer, first, 'published, and not signing');
+  await wake();
+  t.equal(clock.now(), begin + 212.5 * day);
+  const second = trustDomain.authority().certificateDer;
+  t.notSame(second, first);
+  t.strictSame(trustDomain.bundle(), [first, second]);
+  t.equal(trustDomain.bundlePem().match(/BEGIN CERTIFICATE/g)?.length, 2);
+  await wake();
+  t.equal(clock.now(), begin + 365 * day);
+  t.strictSame(trustDomain.bundle()[0], second, 'the first is gone');
+  t.equal(trustDomain.bundle().length, 2, 'and the third is announced');
+  t.notMatch(lines.join(''), /"level":"(?:warn|error)"/);
+});
+
+await t.test('certificates of either authority verify by the whole bundle, in TLS and by the client', async (t) => {
+  const { open, clock } = rig();
+  const trustDomain = await open();
+  const before = issueServingIdentity({ trustDomain, hosts: ['localhost'], clock });
+  clock.advance(182.5 * day);
+  await trustDomain.rotate();
+  clock.advance(30 * day);
+  const after = issueServingIdentity({ trustDomain, hosts: ['localhost'], clock });
+  const authorities = trustDomain.bundle().map((der) => new X509Certificate(der));
+  t.equal(new Set(authorities.map(({ subject }) => subject)).size, 1, 'they have one name: which one signed is told by its key');
+  for (const [index, { certificateChainPem }] of [before, after].entries()) {
+    const leaf = new X509Certificate(certificateChainPem);
+    t.strictSame(
+      authorities.map((authority) => leaf.checkIssued(authority) && leaf.verify(authority.publicKey)),
+      [index === 0, index === 1],
+    );
+  }
+});
+
+await t.test(
+  'what several brokers derive from the authority is the same, goes on over a change of authority, and differs by purpose',
+  async (t) => {
+    const { open, clock } = rig();
+    const [one, other] = [await open(), await open()];
+    const [key] = one.derivedKeys('grant ids');
+    t.strictSame(other.derivedKeys('grant ids'), [key]);
+    t.notSame(other.derivedKeys('fingerprints'), [key]);
+    clock.advance(182.5 * day);
+    for (const each of [one, other]) await each.rotate();
+    t.strictSame(one.derivedKeys('grant ids')[0], key);
+    clock.advance(30 * day);
+    t.notSame(one.derivedKeys('grant ids')[0], key);
+    t.strictSame(one.derivedKeys('grant ids')[1], key);
+    t.strictSame(other.derivedKeys('grant ids'), one.derivedKeys('grant ids'));
+  },
+);
+
+await t.test('an authority that expired while nobody ran is replaced, loudly where somebody has used it', async (t) => {
   const { open, store, clock, lines } = rig();
   const first = await open();
   clock.advance(limits.trustDomainAuthorityLifetimeMs);
   const next = await open();
-  t.notSame(next.authority.certificateDer, first.authority.certificateDer);
-  t.equal(store.saves(), 2);
+  t.notSame(next.authority().certificateDer, first.authority().certificateDer);
+  t.equal(next.bundle().length, 1);
+  t.equal(store.changes(), 2);
   t.match(lines.join(''), /"level":"warn".*has expired and is replaced/);
 });
 
-await t.test('the authority of another trust domain is not used', async (t) => {
+await t.test('the authority of another trust domain is not used, nor one that cannot be read', async (t) => {
   const { open, store } = rig();
   await open('outrider.test');
-  await t.rejects(open('outrider.tes'), /authority of another trust domain \(URI:spiffe:\/\/outrider\.test\), not of outrider\.tes/);
-  t.equal(store.saves(), 1);
+  const message = /the memory holds the authority of another trust domain \(URI:spiffe:\/\/outrider\.test\), not of outrider\.tes/;
+  await t.rejects(open('outrider.tes'), { name: 'StoreError', message });
+  t.equal(store.changes(), 1);
+  store.spoil((authority) => ({ ...authority, privateKeyPem: new Secret('canary') }));
+  const error: unknown = await open().catch((thrown: unknown) => thrown);
+  t.match(error, { name: 'StoreError', message: 'An authority in the memory cannot be read: restore it from a copy.' });
+  t.notMatch(inspect(error, { depth: 10 }), 'canary');
 });
 
 await t.test('a bundle is replaced whole, readable by all, with nothing left beside it', (t) => {
@@ -86,7 +161,7 @@ await t.test("the broker's certificate has its SPIFFE ID and its names, and is s
   t.equal(spiffeIdOf(certificate.raw), 'spiffe://outrider.test/outrider/broker');
   t.ok(certificate.checkHost('broker.outrider.svc'));
   t.ok(certificate.checkIP('127.0.0.1'));
-  t.ok(certificate.verify(trustDomain.authority.key.publicKey));
+  t.ok(certificate.verify(trustDomain.authority().key.publicKey));
   t.ok(certificate.checkPrivateKey(identity.key.privateKey));
 });
 
@@ -111,7 +186,11 @@ await t.test('renewal comes at half of each life, goes on after a failure, and e
   isFailing = false;
   clock.advance(halfMs / 2);
   t.equal(used.length, 2, 'tried again at half of what remained');
+  renewal.renew();
+  t.equal(used.length, 3, 'and at once when it is asked');
+  clock.advance(halfMs);
+  t.equal(used.length, 4, 'from where half a life is counted');
   renewal.close();
   clock.advance(limits.serverCertificateLifetimeMs);
-  t.equal(used.length, 2);
+  t.equal(used.length, 4);
 });

@@ -1,5 +1,5 @@
 /** A whole broker over its real sockets. */
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -118,27 +118,55 @@ await t.test('settings that need a restart are refused with every reason, and no
     ...settings,
     trustDomain: 'other.test',
     stateDir: '/elsewhere',
+    sharedKeys: {
+      apiServer: 'https://localhost',
+      caFile: undefined,
+      tokenFile: '/nowhere/token',
+      namespace: 'o',
+      secret: 'k',
+      configMap: 't',
+    },
     listen: { host: '127.0.0.1', port: 1 },
     admin: { host: '127.0.0.1', port: 1 },
     issuer: { ...settings.issuer, url: 'https://elsewhere.outrider.test' },
   };
-  const problems = ['trustDomain', 'stateDir', 'listen', 'admin', 'issuer'].map((name) => new RegExp(`^${name}: cannot change`));
+  const problems = ['trustDomain', 'stateDir', 'sharedKeys', 'listen', 'admin', 'issuer'].map(
+    (name) => new RegExp(`^${name}: cannot change`),
+  );
   t.throws(() => rig.broker.apply(different), { name: 'ConfigurationError', problems });
   await t.resolves(channel.getGrant('echo', ''), 'the policy that was dropped with them still holds');
   t.match(await metricsOf(rig.broker), /outrider_broker_configuration_reloads_total\{result="rejected"\} 1/);
 });
 
-await t.test('a restart on the same state keeps authority and signing keys; SVIDs from before are renewed by attesting anew', async (t) => {
+await t.test(
+  'a restart on the same state keeps authority and signing keys, and SVIDs from before serve on without a new attestation',
+  async (t) => {
+    const rig = await startBrokerRig(t);
+    const jwksUrl = `https://127.0.0.1:${rig.broker.issuer.port}/jwks`;
+    const bundle = bundleOf(rig);
+    const svid = await attestAt(rig.broker, bundle, rig.cluster.token());
+    const jwks = await getJson(jwksUrl, bundle);
+    await rig.broker.close();
+    const again = await rig.restart();
+    t.equal(bundleOf(rig), bundle);
+    t.strictSame(await getJson(jwksUrl, bundle), jwks);
+    const before = (await metricsOf(again)).match(/outrider_broker_attestations_total\{[^}]*\} \d+/g);
+    const channel = channelTo(t, again, svid);
+    t.equal((await channel.getGrant('echo', '')).target, 'echo');
+    t.strictSame(names(await watchOn(channel).next()), ['echo', 'forbidden']);
+    t.strictSame((await metricsOf(again)).match(/outrider_broker_attestations_total\{[^}]*\} \d+/g), before);
+  },
+);
+
+await t.test('a broker with another authority refuses SVIDs of the one before, and neither is believed by the other side', async (t) => {
   const rig = await startBrokerRig(t);
-  const jwksUrl = `https://127.0.0.1:${rig.broker.issuer.port}/jwks`;
-  const bundle = bundleOf(rig);
-  const svid = await attestAt(rig.broker, bundle, rig.cluster.token());
-  const jwks = await getJson(jwksUrl, bundle);
+  const svid = await attestAt(rig.broker, bundleOf(rig), rig.cluster.token());
   await rig.broker.close();
+  rmSync(join(rig.files.directory, 'state'), { recursive: true });
   const again = await rig.restart();
-  t.equal(bundleOf(rig), bundle);
-  t.strictSame(await getJson(jwksUrl, bundle), jwks);
-  await t.rejects(channelTo(t, again, svid).getGrant('echo', ''), { code: 'identity_refused' });
+  await t.rejects(channelTo(t, again, svid).getGrant('echo', ''), { code: 'broker_untrusted' }, 'by what the proxy knew');
+  const trusting = { ...svid, trustBundlePem: bundleOf(rig) };
+  await t.rejects(channelTo(t, again, trusting).getGrant('echo', ''), { code: 'identity_refused' }, 'by what the broker knows');
   await t.resolves((await connect(t, rig, again)).getGrant('echo', ''));
 });
 

@@ -41,7 +41,7 @@ t.test('directory and files are for the owner alone, whatever the umask and what
   chmodSync(fileIn(open), 0o666);
   for (const directory of [made, open]) {
     const store = await openStore(directory);
-    await store.saveSigningKey(key('a'));
+    await store.changeSigningKeys(async () => [key('a')]);
     t.equal(mode(directory), '700');
     const files = readdirSync(directory);
     t.same(files.toSorted(), ['broker.sqlite', 'broker.sqlite-wal']);
@@ -63,7 +63,7 @@ t.test('a second broker on the same state is refused while the first one runs, a
 
 t.test('what was saved is there after the process was killed', async (t) => {
   const directory = t.testdir();
-  const body = `await store.saveSigningKey({ kid: 'kept', algorithm: 'ES256', privateKeyPem: new Secret('pem'), publishedFromMs: 1, signsFromMs: 2 });
+  const body = `await store.changeSigningKeys(async () => [{ kid: 'kept', algorithm: 'ES256', privateKeyPem: new Secret('pem'), publishedFromMs: 1, signsFromMs: 2 }]);
     await store.saveLease({ grantId: 'g', workload: 'w', target: 't', policy: 'p', policyVersion: 'v', rule: 'r', createdAtMs: 1, expiresAtMs: 9 });
     process.stdout.write('saved'); process.stdin.resume();`;
   const child = inAnotherProcess(directory, body);
@@ -91,7 +91,7 @@ t.test('a file that is no database, or is cut or overwritten in the middle, is c
   const saved = async (t: Test): Promise<string> => {
     const directory = t.testdir();
     const store = await openStore(directory);
-    for (let i = 0; i < 200; i += 1) await store.saveSigningKey(key(`key ${i} ${'x'.repeat(200)}`));
+    await store.changeSigningKeys(async () => Array.from({ length: 200 }, (_, i) => key(`key ${i} ${'x'.repeat(200)}`)));
     await store.close();
     return directory;
   };
@@ -118,10 +118,26 @@ t.test('a store written by a newer version is refused, unchanged, with what to d
   const database = new DatabaseSync(fileIn(directory));
   database.exec('UPDATE schema_version SET version = 7');
   database.close();
-  t.match(await messageOf(directory), /was written by a newer Outrider \(schema 7; this one knows 1\): run that version/);
+  t.match(await messageOf(directory), /was written by a newer Outrider \(schema 7; this one knows 2\): run that version/);
   const after = new DatabaseSync(fileIn(directory));
   t.equal(after.prepare('SELECT version FROM schema_version').get()?.['version'], 7);
   after.close();
+});
+
+t.test('the authority that a store of the first version has is kept, and signs', async (t) => {
+  const directory = t.testdir();
+  const { migrations } = await import('../../src/broker/store/schema.ts');
+  const before = new DatabaseSync(fileIn(directory));
+  before.exec('CREATE TABLE schema_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL) STRICT');
+  before.exec(migrations[0] as string);
+  before.exec("INSERT INTO schema_version VALUES (1, 1); INSERT INTO authority VALUES (1, 'certificate', 'key')");
+  before.close();
+  for (const time of ['first', 'second']) {
+    const store = await openStore(directory);
+    t.match(await store.authorities(), [{ certificatePem: 'certificate', signsFromMs: 0 }], `opened a ${time} time`);
+    t.equal((await store.authorities())[0]?.privateKeyPem.reveal(), 'key');
+    await store.close();
+  }
 });
 
 t.test('a state directory that cannot be one is refused with what to do', async (t) => {

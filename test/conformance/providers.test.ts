@@ -95,11 +95,16 @@ const sources: Readonly<Record<ProviderKind, (t: Test, clock: FakeClock) => Prom
   x509: async (_, clock) => ({
     settings: { kind: 'x509', name: 'it', lifetimeMs: 3_600_000 },
     // The authority's end is the end of the source.
-    deps: { authority: createSpiffeAuthority(clock.now(), 60_000) },
+    deps: { authority: keep(createSpiffeAuthority(clock.now(), 60_000)) },
     give: undefined,
     takeAway: () => clock.advance(120_000),
   }),
 };
+
+/** Always the same, as long as it is asked. */
+function keep<T>(value: T): () => T {
+  return () => value;
+}
 
 const rig = async (t: Test, kind: ProviderKind) => {
   const clock = createFakeClock();
@@ -113,7 +118,7 @@ const rig = async (t: Test, kind: ProviderKind) => {
       [source.settings],
       {
         issuer: noIssuer,
-        authority: createSpiffeAuthority(),
+        authority: () => createSpiffeAuthority(),
         clock,
         log,
         env: { SECRET: 'canary-client' },
@@ -370,7 +375,7 @@ await t.test('jwt: the audience is the settings, the subject the workload, the l
   };
   const deps = {
     issuer: { mint },
-    authority: createSpiffeAuthority(),
+    authority: () => createSpiffeAuthority(),
     clock: createFakeClock(),
     log: createLog({ role: 'broker', level: 'silent' }),
     env: {},
@@ -396,7 +401,7 @@ await t.test('static_file: read for every grant, one trailing newline dropped, a
   execFileSync('mkfifo', [fifo]);
   const deps = {
     issuer: { mint: () => Promise.reject(new Error('no')) },
-    authority: createSpiffeAuthority(),
+    authority: () => createSpiffeAuthority(),
     clock,
     log: createLog({ role: 'broker', level: 'silent' }),
     env: {},

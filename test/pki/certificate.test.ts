@@ -9,10 +9,11 @@ import t, { type Test } from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import { type SpiffeId, spiffeId } from '../../src/core/spiffe-id.ts';
 import { type Authority, type AuthorityOptions, createAuthority, loadAuthority } from '../../src/pki/authority.ts';
-import { subjectAltName } from '../../src/pki/extension.ts';
+import { objectIdentifier, octetString, sequence } from '../../src/pki/der.ts';
+import { extensionIds, subjectAltName } from '../../src/pki/extension.ts';
 import { createKeyPair } from '../../src/pki/key.ts';
 import { issueEndEntity, issueLeaf } from '../../src/pki/leaf.ts';
-import { issueSvid, spiffeIdOf } from '../../src/pki/svid.ts';
+import { attestedOf, issueSvid, spiffeIdOf } from '../../src/pki/svid.ts';
 import { needs, run, runBeside } from './external-program.ts';
 
 const nowMs = Date.now();
@@ -73,6 +74,19 @@ const cases: readonly Case[] = [
   host('an IPv6 address, nothing permitted', nothing, '2001:db8::7', false),
   host('any name, unconstrained', authority(), 'echo.outrider.test', true),
   { name: 'an SVID', authority: domain, certificate: svid(domain, workload), host: '', isAccepted: true },
+  {
+    name: 'an SVID that says what was attested',
+    authority: domain,
+    certificate: issueSvid(domain, {
+      spiffeId: workload,
+      publicKey: key.publicKey,
+      attested: '{"is":"nobody else\'s to read"}',
+      nowMs,
+      lifetimeMs: hourMs,
+    }).pem,
+    host: '',
+    isAccepted: true,
+  },
   {
     name: 'an SVID with hosts, by name',
     authority: domain,
@@ -276,4 +290,27 @@ t.test('the SPIFFE ID of a certificate is its only URI, on a leaf alone', async 
     [...whole.keys()].every((length) => spiffeIdOf(whole.subarray(0, length)) === undefined),
     'cut',
   );
+});
+
+t.test('what was attested is read as it was written, whatever it is, and is not there in others', async (t) => {
+  const issue = (attested?: string): Buffer =>
+    issueSvid(domain, {
+      spiffeId: workload,
+      publicKey: key.publicKey,
+      nowMs,
+      lifetimeMs: hourMs,
+      ...(attested !== undefined && { attested }),
+    }).der;
+  for (const text of ['', '{}', 'ümlaut \u0000 and more', 'x'.repeat(4_096)]) t.equal(attestedOf(issue(text)), text);
+  t.equal(attestedOf(issue()), undefined);
+  t.equal(attestedOf(domain.certificateDer), undefined);
+  t.equal(attestedOf(Buffer.from('no certificate')), undefined);
+  const other = issueEndEntity(domain, {
+    publicKey: key.publicKey,
+    nowMs,
+    lifetimeMs: hourMs,
+    // The extension with another type in it.
+    extensions: [sequence(objectIdentifier(extensionIds.attestation), octetString(octetString(Buffer.from('{}'))))],
+  });
+  t.equal(attestedOf(other.der), undefined);
 });

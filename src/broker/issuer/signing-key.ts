@@ -35,6 +35,14 @@ export const loadSigningKey = (stored: StoredKey): SigningKey => {
   return withKey(stored, privateKey);
 };
 
+export const storable = ({ kid, algorithm, privateKeyPem, publishedFromMs, signsFromMs }: SigningKey): StoredKey => ({
+  kid,
+  algorithm,
+  privateKeyPem,
+  publishedFromMs,
+  signsFromMs,
+});
+
 const withKey = (stored: StoredKey, privateKey: KeyObject): SigningKey => ({
   ...stored,
   privateKey,

@@ -18,7 +18,7 @@ export const x509 =
   async ({ workload }) => {
     assert(parseSpiffeId(workload), 'a workload has a SPIFFE ID');
     const key = createKeyPair();
-    const { pem, notAfterMs } = issueSvid(authority, {
+    const { pem, notAfterMs } = issueSvid(authority(), {
       spiffeId: workload as SpiffeId,
       publicKey: key.publicKey,
       usages: ['clientAuth'],

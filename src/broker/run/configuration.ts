@@ -17,8 +17,8 @@ import { readIssuerCertificate, readTrustBundles } from './files.ts';
 
 export interface BuildDeps {
   readonly issuer: Pick<TokenIssuer, 'mint'>;
-  /** Of the trust domain. */
-  readonly authority: Authority;
+  /** Of the trust domain: what signs now. */
+  readonly authority: () => Authority;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
@@ -69,7 +69,13 @@ export const buildConfiguration = (
   return {
     settings,
     version: versionOf({ settings, trustBundles: [...trustBundles] }),
-    configuration: { attestation, registry, providers, svidLifetimeMs: settings.svidLifetimeMs },
+    configuration: {
+      attestation,
+      attestors: new Set(settings.attestors.map(({ name }) => name)),
+      registry,
+      providers,
+      svidLifetimeMs: settings.svidLifetimeMs,
+    },
     issuerCertificate,
   };
 };

@@ -1,6 +1,6 @@
 /**
  * The second half of Attest: a verified identity becomes an SVID for the key that asked, if it is a workload that the
- * configuration knows, and what was verified is remembered for the grants to come.
+ * configuration knows. What was verified goes into the SVID, for whichever broker is asked for grants (attested.ts).
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -15,11 +15,10 @@ import type { Attestation as AttestAnswer } from '../../rpc/server.ts';
 import type { TrustDomain } from '../authority.ts';
 import { sortableId } from '../lease.ts';
 import type { Registry } from '../registry.ts';
-import { type Attestations, serialOf } from './attestations.ts';
+import { attestedText } from './attested.ts';
 
 export interface AdmissionDeps {
   readonly trustDomain: TrustDomain;
-  readonly attestations: Attestations;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -29,7 +28,7 @@ export const admit = (
   attested: Attested,
   certificateRequest: Buffer,
   { registry, svidLifetimeMs }: { readonly registry: Registry; readonly svidLifetimeMs: number },
-  { trustDomain, attestations, clock, log }: AdmissionDeps,
+  { trustDomain, clock, log }: AdmissionDeps,
 ): AttestAnswer => {
   const { attestor, attributes, spiffeSegments } = attested;
   // The broker itself is spiffe://<trust domain>/outrider/broker: no evidence may name anyone below that.
@@ -43,13 +42,12 @@ export const admit = (
   // does at 80 % of its life), so a cap would give SVIDs of seconds now and then and bunch up renewals. The evidence proves who
   // asks at this moment; how long that stands is the operator's choice, `svidLifetime`.
   const id = spiffeId(trustDomain.name, ...spiffeSegments);
-  const svid = issueSvid(trustDomain.authority, { spiffeId: id, publicKey, nowMs, lifetimeMs: svidLifetimeMs });
-
   const attestationId = sortableId(nowMs, randomBytes);
+  const text = attestedText(attestationId, { attestor, attributes });
+  const svid = issueSvid(trustDomain.authority(), { spiffeId: id, publicKey, attested: text, nowMs, lifetimeMs: svidLifetimeMs });
   const expiresAtMs = svid.notAfterMs;
-  attestations.remember(serialOf(svid.der), { attestationId, spiffeId: id, identity: { attestor, attributes }, expiresAtMs }, nowMs);
   log.info({ workload: id, attestation: attestationId, attestor, attributes, matched: workloads, expiresAtMs }, 'workload attested');
-  return { certificateChain: [svid.der], trustBundle: trustDomain.bundle, spiffeId: id, expiresAtMs, attestationId };
+  return { certificateChain: [svid.der], trustBundle: trustDomain.bundle(), spiffeId: id, expiresAtMs, attestationId };
 };
 
 /** The client is told the two names an operator looks for; all that was attested is in the log. */

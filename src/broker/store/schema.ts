@@ -28,4 +28,15 @@ export const migrations: readonly string[] = [
   ) STRICT;
   CREATE INDEX lease_expiry ON lease (expires_at_ms);
   `,
+  // Several authorities, one of which signs: the one there was has signed all along.
+  `
+  ALTER TABLE authority RENAME TO authority_before;
+  CREATE TABLE authority (
+    certificate_pem TEXT PRIMARY KEY,
+    private_key_pem TEXT NOT NULL,
+    signs_from_ms INTEGER NOT NULL
+  ) STRICT;
+  INSERT INTO authority SELECT certificate_pem, private_key_pem, 0 FROM authority_before;
+  DROP TABLE authority_before;
+  `,
 ];

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import { limits } from '../../core/limits.ts';
 import { Secret } from '../../core/secret.ts';
-import type { BrokerStore, Lease, SigningAlgorithm, StoredAuthority, StoredKey } from '../store.ts';
+import type { BrokerStore, Decide, Lease, SigningAlgorithm, StoredAuthority, StoredKey } from '../store.ts';
 import { migrations } from './schema.ts';
 import { StoreError } from './store-error.ts';
 
@@ -127,28 +127,51 @@ const createStore = (database: DatabaseSync, file: string): BrokerStore => {
         database.exec('PRAGMA synchronous = NORMAL');
       }
     });
+  const transaction = (write: () => void): Promise<void> =>
+    durably(() => {
+      database.exec('BEGIN IMMEDIATE');
+      try {
+        write();
+        database.exec('COMMIT');
+      } catch (error) {
+        database.exec('ROLLBACK');
+        throw error;
+      }
+    });
+  /** The file is this broker's alone: nobody writes in between as long as changes come one after the other. */
+  let changing: Promise<unknown> = Promise.resolve();
+  const change = <K>(decide: Decide<K>, read: () => Promise<readonly K[]>, write: (keys: readonly K[]) => void): Promise<readonly K[]> => {
+    const changed = changing.then(async () => {
+      const before = await read();
+      const next = await decide(before);
+      if (next === undefined) return before;
+      await transaction(() => write(next));
+      return read();
+    });
+    changing = changed.catch(() => undefined);
+    return changed;
+  };
+  const authorities = () => guarded(() => statements.authorities.all().map((row) => authorityOf(row as Row)));
+  const signingKeys = () => guarded(() => statements.signingKeys.all().map((row) => keyOf(row as Row)));
   return {
-    authority: () => guarded(() => authorityOf(statements.authority.get() as Row | undefined)),
-    saveAuthority: ({ certificatePem, privateKeyPem }) =>
-      durably(() => statements.saveAuthority.run(certificatePem, privateKeyPem.reveal())),
-    signingKeys: () => guarded(() => statements.signingKeys.all().map((row) => keyOf(row as Row))),
-    saveSigningKey: (key) =>
-      durably(() =>
-        statements.saveSigningKey.run(
-          key.kid,
-          key.algorithm,
-          key.privateKeyPem.reveal(),
-          whole(key.publishedFromMs),
-          whole(key.signsFromMs),
-        ),
-      ),
-    deleteSigningKey: (kid) => durably(() => statements.deleteSigningKey.run(kid)),
-    saveLease: (lease) => guarded(() => void statements.saveLease.run(...leaseValues(lease))),
-    lease: (grantId) =>
-      guarded(() => {
-        const row = statements.lease.get(grantId) as Row | undefined;
-        return row && leaseOf(row);
+    name: file,
+    authorities,
+    signingKeys,
+    changeAuthorities: (decide) =>
+      change(decide, authorities, (next) => {
+        statements.deleteAuthorities.run();
+        for (const { certificatePem, privateKeyPem, signsFromMs } of next) {
+          statements.saveAuthority.run(certificatePem, privateKeyPem.reveal(), whole(signsFromMs));
+        }
       }),
+    changeSigningKeys: (decide) =>
+      change(decide, signingKeys, (next) => {
+        statements.deleteSigningKeys.run();
+        for (const { kid, algorithm, privateKeyPem, publishedFromMs, signsFromMs } of next) {
+          statements.saveSigningKey.run(kid, algorithm, privateKeyPem.reveal(), whole(publishedFromMs), whole(signsFromMs));
+        }
+      }),
+    saveLease: (lease) => guarded(() => void statements.saveLease.run(...leaseValues(lease))),
     deleteExpiredLeases: (nowMs) => guarded(() => Number(statements.deleteExpiredLeases.run(nowMs).changes)),
     countLeases: (nowMs) => guarded(() => Number((statements.countLeases.get(nowMs) as Row)['count'])),
     leases: (nowMs, { workload = null, target = null } = {}) =>
@@ -161,13 +184,13 @@ const createStore = (database: DatabaseSync, file: string): BrokerStore => {
 };
 
 const prepare = (database: DatabaseSync) => ({
-  authority: database.prepare('SELECT certificate_pem, private_key_pem FROM authority'),
-  saveAuthority: database.prepare('INSERT OR REPLACE INTO authority VALUES (1, ?, ?)'),
+  authorities: database.prepare('SELECT * FROM authority ORDER BY signs_from_ms, certificate_pem'),
+  saveAuthority: database.prepare('INSERT INTO authority VALUES (?, ?, ?)'),
+  deleteAuthorities: database.prepare('DELETE FROM authority'),
   signingKeys: database.prepare('SELECT * FROM signing_key ORDER BY signs_from_ms, kid'),
   saveSigningKey: database.prepare('INSERT INTO signing_key VALUES (?, ?, ?, ?, ?)'),
-  deleteSigningKey: database.prepare('DELETE FROM signing_key WHERE kid = ?'),
+  deleteSigningKeys: database.prepare('DELETE FROM signing_key'),
   saveLease: database.prepare('INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)'),
-  lease: database.prepare('SELECT * FROM lease WHERE grant_id = ?'),
   deleteExpiredLeases: database.prepare('DELETE FROM lease WHERE expires_at_ms <= ?'),
   countLeases: database.prepare('SELECT count(*) AS count FROM lease WHERE expires_at_ms > ?'),
   leases: database.prepare(
@@ -178,8 +201,11 @@ const prepare = (database: DatabaseSync) => ({
 
 type Row = Readonly<Record<string, string | number>>;
 
-const authorityOf = (row: Row | undefined): StoredAuthority | undefined =>
-  row && { certificatePem: String(row['certificate_pem']), privateKeyPem: new Secret(String(row['private_key_pem'])) };
+const authorityOf = (row: Row): StoredAuthority => ({
+  certificatePem: String(row['certificate_pem']),
+  privateKeyPem: new Secret(String(row['private_key_pem'])),
+  signsFromMs: Number(row['signs_from_ms']),
+});
 
 const keyOf = (row: Row): StoredKey => ({
   kid: String(row['kid']),

@@ -29,7 +29,7 @@ export interface WatchSender {
 
 export interface BrokerHandlers {
   attest(evidence: Evidence, certificateRequest: Buffer): Promise<Attestation>;
-  /** `rejectedGrantId`: what the caller says its target refused; none or '' where it says nothing. Not to be believed before the lease says whose it was. */
+  /** `rejectedGrantId`: what the caller says its target refused; none or '' where it says nothing. Not to be believed before the id says whose it was. */
   getGrant(caller: CallerIdentity, target: string, configurationVersion: string, rejectedGrantId?: string): Promise<Grant>;
   /** Throws a Fault to refuse. `ended` aborts once nobody listens any more. */
   watch(caller: CallerIdentity, send: WatchSender, ended: AbortSignal): void;

@@ -2,12 +2,12 @@
 import { X509Certificate } from 'node:crypto';
 import { Fault } from '../../core/fault.ts';
 import { parseSpiffeId } from '../../core/spiffe-id.ts';
-import { spiffeIdOf } from '../../pki/svid.ts';
+import { attestedOf, spiffeIdOf } from '../../pki/svid.ts';
 
 export interface CallerIdentity {
   readonly spiffeId: string;
-  /** Hex. */
-  readonly certificateSerial: string;
+  /** What its certificate says was attested, signed with it; undefined when it says nothing. Only the broker can read it. */
+  readonly attested: string | undefined;
   readonly certificateExpiresAtMs: number;
 }
 
@@ -25,8 +25,8 @@ export const callerOf = (call: Authenticated, trustDomain: string, nowMs: number
   if (spiffeId === undefined || parsed?.trustDomain !== trustDomain || parsed.path === '') {
     throw new Fault('identity_refused', { detail: 'It is not one of a workload of this trust domain.' });
   }
-  const { serialNumber, validToDate } = new X509Certificate(raw);
-  const caller = { spiffeId, certificateSerial: serialNumber.toLowerCase(), certificateExpiresAtMs: validToDate.getTime() };
+  const { validToDate } = new X509Certificate(raw);
+  const caller = { spiffeId, attested: attestedOf(raw), certificateExpiresAtMs: validToDate.getTime() };
   checkStillValid(caller, nowMs);
   return caller;
 };
