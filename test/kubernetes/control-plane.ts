@@ -1,7 +1,7 @@
 /**
  * A Kubernetes control plane as it is published (prepare.ts): etcd, kube-apiserver with its default admission, RBAC, PodSecurity, service-account
  * issuer and JWKS, and kube-controller-manager with all its controllers. In a network namespace of its own; certificates and keys are made at
- * run time. What it has not: a scheduler, kubelets and kube-proxy (node.ts stands in; the API server dials webhooks at their endpoints).
+ * run time. What it has not: a scheduler, kubelets, kube-proxy and cluster DNS (node.ts stands in).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
@@ -53,7 +53,7 @@ const pemOf = (key: { export: (options: { type: 'pkcs8'; format: 'pem' }) => str
   key.export({ type: 'pkcs8', format: 'pem' }) as string;
 
 /** The API server's certificate, and who vouches for it. */
-const writeCertificates = (directory: string, address: string): void => {
+const writeCertificates = (directory: string, ...addresses: readonly string[]): void => {
   const nowMs = Date.now();
   const authority = createAuthority({ commonName: 'test cluster', key: createKeyPair(), nowMs, lifetimeMs: 24 * 3_600_000 });
   const key = createKeyPair();
@@ -62,7 +62,7 @@ const writeCertificates = (directory: string, address: string): void => {
     publicKey: key.publicKey,
     nowMs,
     lifetimeMs: 24 * 3_600_000,
-    extensions: [extendedKeyUsage('serverAuth'), subjectAltName(true, { hosts: [...names, address] })],
+    extensions: [extendedKeyUsage('serverAuth'), subjectAltName(true, { hosts: [...names, ...addresses] })],
   });
   const signing = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const files = {
@@ -98,7 +98,7 @@ export const startControlPlane = async (network: Network, directory: string): Pr
   const address = network.controlPlane;
   const url = `https://${address}`;
   const token = randomBytes(24).toString('hex');
-  writeCertificates(directory, address);
+  writeCertificates(directory, address, network.apiService);
   const caPem = readFileSync(at('ca.pem'), 'utf8');
   writeFileSync(at('tokens.csv'), `${token},admin,admin,"system:masters"\n`, { mode: 0o600 });
   writeFileSync(at('kubeconfig'), kubeconfigOf(url, caPem, token), { mode: 0o600 });
@@ -161,8 +161,8 @@ export const startControlPlane = async (network: Network, directory: string): Pr
     `--service-account-jwks-uri=${issuer}/openid/v1/jwks`,
     `--service-account-signing-key-file=${at('service-accounts.key')}`,
     `--service-account-key-file=${at('service-accounts.pub')}`,
-    '--service-cluster-ip-range=10.96.0.0/16',
-    // Webhooks are dialled at their endpoints, since there is no kube-proxy.
+    `--service-cluster-ip-range=${network.serviceRange}`,
+    // Webhooks are dialled at their endpoints, not through the Service's address.
     '--enable-aggregator-routing=true',
     `--audit-log-path=${at('audit.log')}`,
     `--audit-policy-file=${at('audit.yaml')}`,

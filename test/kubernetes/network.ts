@@ -1,7 +1,7 @@
 /**
  * The cluster's network: a network namespace with a bridge, in which the control plane runs; a namespace for each pod, linked to that bridge;
  * and a link by which the test reaches them all. Addresses are unique for each run (10.224.0.0/11), nothing leaves the machine, and there
- * is no way from one namespace to anywhere but the bridge. Needs root.
+ * is no way from one namespace to anywhere but the bridge and the addresses of Services. Needs root.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -11,6 +11,9 @@ export interface Network {
   readonly controlPlane: string;
   /** Of the test: servers that it starts for pods listen here. */
   readonly test: string;
+  /** Of the Service `kubernetes`, and the range of all Services. */
+  readonly apiService: string;
+  readonly serviceRange: string;
   /** A second one of the test's. */
   readonly elsewhere: string;
   /** `[program, …args]` so that it runs beside the control plane. */
@@ -86,6 +89,9 @@ const freeSubnet = (): ((index: number) => string) => {
 const firstPod = 16;
 const podsMax = 1000;
 
+const serviceRange = '10.96.0.0/16';
+const apiService = '10.96.0.1';
+
 export const createNetwork = (): Network => {
   removeAbandoned();
   const name = `${prefix}${process.pid}`;
@@ -97,6 +103,10 @@ export const createNetwork = (): Network => {
   ip('-n', name, 'link', 'add', 'br0', 'type', 'bridge');
   ip('-n', name, 'addr', 'add', `${at(1)}/22`, 'dev', 'br0');
   ip('-n', name, 'link', 'set', 'br0', 'up');
+  // Addresses of Services lead here, where rules send them on (node/services.ts); those without an endpoint lead nowhere, at once.
+  ip('-n', name, 'route', 'add', 'unreachable', serviceRange);
+  const settings = ['ip_forward=1', 'conf.all.send_redirects=0', 'conf.br0.send_redirects=0'].map((setting) => `net.ipv4.${setting}`);
+  ip('netns', 'exec', name, 'sysctl', '--quiet', '--write', ...settings);
   ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'test', 'netns', name);
   ip('-n', name, 'link', 'set', 'test', 'master', 'br0', 'up');
   for (const index of [2, 3]) ip('addr', 'add', `${at(index)}/22`, 'dev', link);
@@ -113,10 +123,13 @@ export const createNetwork = (): Network => {
     ip('-n', sandbox, 'link', 'set', 'lo', 'up');
     ip('-n', sandbox, 'addr', 'add', `${address}/22`, 'dev', 'eth0');
     ip('-n', sandbox, 'link', 'set', 'eth0', 'up');
+    ip('-n', sandbox, 'route', 'add', 'default', 'via', at(1));
     return { name: sandbox, address, close: () => removeNamespace(sandbox) };
   };
   return {
     controlPlane: at(1),
+    apiService,
+    serviceRange,
     test: at(2),
     elsewhere: at(3),
     within: (command, sandbox) => ['nsenter', `--net=/run/netns/${sandbox?.name ?? name}`, '--', ...command],

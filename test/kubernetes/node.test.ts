@@ -8,7 +8,7 @@ t.setTimeout(180_000);
 
 /** What the other files of this directory rest on: the stand-in does with a spec what a kubelet does. */
 if (clustersArePossible(t)) {
-  const { api, node, network } = await startCluster(t);
+  const { api, node } = await startCluster(t);
   const pods = '/api/v1/namespaces/default/pods';
   const shell = (...lines: readonly string[]): object => ({ image: 'app', command: ['/bin/sh', '-c', lines.join('\n')] });
   const create = (name: string, spec: object): Promise<Kube> => api.create(pods, { metadata: { name, labels: { app: name } }, spec });
@@ -187,7 +187,7 @@ if (clustersArePossible(t)) {
     });
     await api.create('/api/v1/namespaces/default/services', {
       metadata: { name: 'web' },
-      spec: { selector: { app: 'web' }, ports: [{ port: 8000, targetPort: 'http' }] },
+      spec: { selector: { app: 'web' }, ports: [{ port: 80, targetPort: 'http' }] },
     });
     await within(
       'the deployment to be ready',
@@ -198,7 +198,7 @@ if (clustersArePossible(t)) {
     await create('caller', {
       restartPolicy: 'OnFailure',
       containers: [
-        { name: 'main', ...shell('curl --silent --fail --output /dev/null --write-out "%{http_code}" http://web.default.svc:8000/tried') },
+        { name: 'main', ...shell('curl --silent --fail --output /dev/null --write-out "%{http_code}" http://web.default.svc/tried') },
       ],
     });
     await phase('caller', 'Succeeded');
@@ -223,9 +223,24 @@ if (clustersArePossible(t)) {
     t.equal(node.log('default', 'follower', 'main'), 'later');
   });
 
-  t.test('what the API server calls is reached at its endpoint', async (t) => {
-    t.match(await api.get('/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes'), {
-      endpoints: [{ addresses: [network.controlPlane] }],
+  t.test('a pod reaches the API server by its name and certificate, and is known by its token', async (t) => {
+    const account = '/var/run/secrets/kubernetes.io/serviceaccount';
+    const request = `curl --silent --cacert ${account}/ca.crt --header "Authorization: Bearer $(cat ${account}/token)"`;
+    await create('asker', {
+      restartPolicy: 'Never',
+      containers: [
+        {
+          name: 'main',
+          ...shell(
+            `${request} https://kubernetes.default.svc/api/v1/namespaces/default/pods/asker`,
+            `${request} --fail --output /dev/null "https://$KUBERNETES_SERVICE_HOST/version" && echo by address`,
+          ),
+        },
+      ],
     });
+    await phase('asker', 'Succeeded');
+    const said = node.log('default', 'asker', 'main');
+    t.match(said, /User \\"system:serviceaccount:default:default\\" cannot get resource/);
+    t.match(said, /by address$/m);
   });
 }

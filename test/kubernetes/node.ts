@@ -3,14 +3,15 @@
  * Node, binds every pod to it and runs its containers as processes of this machine (node/process.ts says how far that goes).
  *
  * What it is not: there are no images (node/image.ts), no cgroups (limits are not enforced), no seccomp, no exec and logs through the API, no
- * NetworkPolicy, no Windows, no hostNetwork; the scheduler looks at nothing; names of Services are in each pod's /etc/hosts, as the addresses of
- * their ready endpoints, so a Service's port must be its target port; back-off is shorter, and readiness is looked for more often.
+ * NetworkPolicy, no Windows, no hostNetwork; the scheduler looks at nothing; names are in each pod's /etc/hosts; back-off is shorter, and readiness is
+ * looked for more often.
  */
 import { chmodSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Api, Kube } from './api.ts';
 import type { Network } from './network.ts';
 import { graceOf, runPod, type RunningPod } from './node/pod.ts';
+import { createServices } from './node/services.ts';
 
 export const nodeName = 'stand-in';
 
@@ -25,35 +26,6 @@ export interface Node {
   readonly nameHosts: (hosts: Readonly<Record<string, string>>) => void;
   readonly close: () => Promise<void>;
 }
-
-interface Endpoint {
-  readonly addresses: readonly string[];
-  readonly conditions?: { readonly ready?: boolean };
-  readonly hostname?: string;
-}
-
-/** `name.namespace.svc` and its like, for each ready endpoint of each Service. */
-const serviceNames = (slices: readonly Kube[]): ((namespace: string) => string[]) => {
-  const known = slices.flatMap((slice) => {
-    const service = slice.metadata.labels?.['kubernetes.io/service-name'];
-    if (service === undefined) return [];
-    const endpoints = ((slice['endpoints'] as Endpoint[] | null) ?? []).filter(({ conditions }) => conditions?.ready !== false);
-    return endpoints.flatMap(({ addresses, hostname }) => {
-      const where = slice.metadata.namespace as string;
-      return [service, ...(hostname ? [`${hostname}.${service}`] : [])].map((name) => ({ name, where, address: addresses[0] as string }));
-    });
-  });
-  return (namespace) =>
-    known.map(({ name, where, address }) => {
-      const names = [
-        `${name}.${where}.svc.cluster.local`,
-        `${name}.${where}.svc`,
-        `${name}.${where}`,
-        ...(where === namespace ? [name] : []),
-      ];
-      return `${address} ${names.join(' ')}`;
-    });
-};
 
 const every = (periodMs: number, work: () => Promise<void>): (() => Promise<void>) => {
   let isOver = false;
@@ -80,7 +52,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
   const ending = new Map<string, Promise<void>>();
   const written = new Set<string>();
   let extra: Readonly<Record<string, string>> = {};
-  let names: (namespace: string) => string[] = () => [];
+  const services = createServices(network);
 
   await api.create('/api/v1/nodes', {
     metadata: {
@@ -137,7 +109,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
         api,
         network,
         hostAddress: network.test,
-        apiAddress: network.controlPlane,
+        apiAddress: network.apiService,
         directory: join(directory, 'pods', uid),
         memory: join(memory, uid),
         logFile: (container) => {
@@ -146,7 +118,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
           return file;
         },
         claim,
-        hosts: (where) => [...names(where), ...Object.entries(extra).map(([host, address]) => `${address} ${host}`)],
+        hosts: (where) => [...services.hosts(where), ...Object.entries(extra).map(([host, address]) => `${address} ${host}`)],
       }),
     );
   };
@@ -190,7 +162,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
   };
   const routines = [
     every(250, async () => {
-      names = serviceNames(await api.list('/apis/discovery.k8s.io/v1/endpointslices'));
+      services.update(...(await Promise.all([api.list('/api/v1/services'), api.list('/apis/discovery.k8s.io/v1/endpointslices')])));
       for (const one of running.values()) await one.refresh();
     }),
     every(1_000, removeVolumes),

@@ -15,7 +15,7 @@ export interface Supervised {
   readonly started: Promise<void>;
   readonly status: () => Kube;
   readonly isReady: () => boolean;
-  /** SIGTERM, and SIGKILL after the grace; resolves when it has ended. */
+  /** What preStop sleeps, SIGTERM, and SIGKILL after the grace; resolves when it has ended. */
   readonly end: (graceMs: number) => Promise<void>;
 }
 
@@ -139,10 +139,11 @@ export const supervise = ({ container, address, policy, directory, plan, onChang
     end: async (graceMs) => {
       isEnding = true;
       wake();
-      current?.kill('SIGTERM');
-      const timer = setTimeout(() => current?.kill('SIGKILL'), graceMs);
+      const timers = [setTimeout(() => current?.kill('SIGKILL'), graceMs)];
+      const sleepMs = Math.min(graceMs, ((container['lifecycle']?.preStop?.sleep?.seconds as number | undefined) ?? 0) * 1000);
+      timers.push(setTimeout(() => current?.kill('SIGTERM'), sleepMs));
       await ended;
-      clearTimeout(timer);
+      for (const timer of timers) clearTimeout(timer);
     },
   };
 };
