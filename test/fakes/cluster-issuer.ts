@@ -94,9 +94,11 @@ export const startClusterIssuer = async (t: Test, o: ClusterIssuerOptions = {}):
   const keys = [o.key ?? sharedKey];
   const requests: ClusterIssuer['requests'] = [];
   const overrides = new Map<string, Handler>();
-  const json = (response: ServerResponse, body: object): void => {
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify(body));
+  /** As a real API server: it has one form of each document, and 406 for who does not take that. */
+  const answer = ({ headers }: IncomingMessage, response: ServerResponse, contentType: string, body: object): void => {
+    const { accept = '*/*' } = headers;
+    if (!/\*\/\*/.test(accept) && !accept.includes(contentType)) return void response.writeHead(406).end();
+    response.writeHead(200, { 'content-type': contentType }).end(JSON.stringify(body));
   };
   const documents: Record<string, () => object> = {
     '/.well-known/openid-configuration': () => ({
@@ -116,7 +118,8 @@ export const startClusterIssuer = async (t: Test, o: ClusterIssuerOptions = {}):
     const override = overrides.get(path);
     if (override) return override(request, response);
     const document = documents[path];
-    return document ? json(response, document()) : void response.writeHead(404).end();
+    if (!document) return void response.writeHead(404).end();
+    answer(request, response, path.endsWith('/jwks') ? 'application/jwk-set+json' : 'application/json', document());
   };
 
   let server = createServer(authority.serverFor('localhost'), handle);

@@ -81,7 +81,11 @@ const readKeys = async (settings: KeySourceSettings): Promise<readonly Published
     getJson(
       fetch,
       url,
-      { accept: 'application/json', ...(bearer && withBearer ? { authorization: `Bearer ${bearer.reveal()}` } : {}) },
+      // A real API server has its keys as a JWK set alone, and answers 406 to who takes plain JSON only (RFC 7517 section 8.5.2).
+      {
+        accept: 'application/jwk-set+json, application/json',
+        ...(bearer && withBearer ? { authorization: `Bearer ${bearer.reveal()}` } : {}),
+      },
       signal,
     );
 
