@@ -66,12 +66,19 @@ export const startCluster = async (t: Test): Promise<Cluster> => {
   closing.unshift(controlPlane.close);
   const node = await startNode(controlPlane.api, network, join(directory, 'node'), memory);
   closing.unshift(node.close);
+  const endOf = (text: string): string =>
+    text
+      .trimEnd()
+      .split('\n')
+      .slice(-8)
+      .map((line) => line.slice(0, 400))
+      .join('\n');
   logs = () => [
-    ...(['kube-apiserver', 'kube-controller-manager'] as const).map((name) => `${name}:\n${controlPlane.tail(name, 10)}`),
+    ...(['kube-apiserver', 'kube-controller-manager'] as const).map((name) => `${name}:\n${endOf(controlPlane.tail(name))}`),
     ...node
       .logFiles()
       .filter(existsSync)
-      .map((file) => `${basename(file)}:\n${readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n')}`),
+      .map((file) => `${basename(file)}:\n${endOf(readFileSync(file, 'utf8'))}`),
   ];
 
   const helm: Cluster['helm'] = async (...args) => {

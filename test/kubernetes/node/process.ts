@@ -45,8 +45,7 @@ export interface ContainerProcess {
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** Programs of the script by their places: the container's PATH is its own. */
-const bin = (name: string): string => (['chroot'].includes(name) ? `/usr/sbin/${name}` : `/usr/bin/${name}`);
+const bin = (name: string): string => (name === 'chroot' ? '/usr/sbin/chroot' : `/usr/bin/${name}`);
 
 const userOf = ({ uid, gid, groups, capabilities, mayGainPrivileges }: Plan): string[] => [
   bin('setpriv'),
@@ -63,6 +62,7 @@ const script = (plan: Plan): string => {
   const root = join(plan.directory, 'root');
   const layer = join(plan.directory, 'layer');
   const mount = (...args: readonly string[]): string => [bin('mount'), ...args.map(quoted)].join(' ');
+  const variables = Object.entries(plan.environment).map(([name, value]) => `${name}=${value}`);
   // Where a path leads inside: a link such as /var/run must not be followed out of the root.
   const place = ({ source, target, isFile, isReadOnly }: Mount): string[] => [
     `target=${quoted(target)}; inside=$(${bin('chroot')} ${quoted(root)} /bin/sh -c ${quoted(
@@ -74,8 +74,6 @@ const script = (plan: Plan): string => {
   return [
     '#!/bin/sh',
     'set -eu',
-    // The script's own; the program's is set below.
-    'OWN_PATH="$PATH"; PATH=/usr/sbin:/usr/bin:/sbin:/bin',
     mount('--make-rprivate', '/'),
     mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', layer),
     `${bin('mkdir')} ${quoted(`${layer}/upper`)} ${quoted(`${layer}/work`)}`,
@@ -89,11 +87,8 @@ const script = (plan: Plan): string => {
     mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', `${root}/run`),
     ...plan.mounts.toSorted((one, other) => one.target.length - other.target.length).flatMap(place),
     ...(plan.hasReadOnlyRoot ? [mount('-o', 'remount,ro', `${root}/run`), mount('-o', 'remount,ro', root)] : []),
-    'PATH="$OWN_PATH"; unset OWN_PATH inside target',
-    ['exec', bin('chroot'), root, ...userOf(plan), bin('env'), `--chdir=${plan.workingDirectory}`, ...plan.command]
-      .map(quoted)
-      .join(' ')
-      .replace("'exec'", 'exec'),
+    // Nothing of the test's own environment goes along.
+    `exec ${[bin('chroot'), root, ...userOf(plan), bin('env'), '--ignore-environment', `--chdir=${plan.workingDirectory}`, ...variables, ...plan.command].map(quoted).join(' ')}`,
     '',
   ].join('\n');
 };
@@ -103,11 +98,11 @@ const signals: Readonly<Record<string, number>> = { SIGKILL: 9, SIGTERM: 15, SIG
 export const startProcess = (plan: Plan): ContainerProcess => {
   for (const name of ['root', 'layer']) mkdirSync(join(plan.directory, name), { recursive: true });
   const file = join(plan.directory, 'start.sh');
-  writeFileSync(file, script(plan));
+  writeFileSync(file, script(plan), { mode: 0o600 });
   const log = openSync(plan.log, 'a');
   const [program, ...args] = plan.inNetwork(['unshare', '--mount', '--pid', '--fork', '/bin/sh', file]);
   // nsenter becomes unshare, whose one child is the container's first process.
-  const child = spawn(program, args, { stdio: ['ignore', log, log], env: { ...plan.environment }, cwd: '/' });
+  const child = spawn(program, args, { stdio: ['ignore', log, log], env: { PATH: process.env['PATH'] }, cwd: '/' });
   closeSync(log);
   const exited = new Promise<Ended>((resolve) => {
     child.once('error', (error) => {
