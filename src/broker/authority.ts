@@ -1,7 +1,7 @@
 /**
  * The trust domain: its authorities (kept in the store, made when they are due), its public bundle (a file for proxies and collectors
  * to mount), and the broker's own serving certificate. When each authority is made, signs and goes is arithmetic
- * (authority/schedule.ts). Private keys go to the store and to TLS, nowhere else. Whoever runs it calls `rotate` at `nextRotationMs`.
+ * (pki/authority-schedule.ts). Private keys go to the store and to TLS, nowhere else. Whoever runs it calls `rotate` at `nextRotationMs`.
  */
 import { X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import type { Log } from '../ops/log.ts';
 import { type Authority, createAuthority, loadAuthority } from '../pki/authority.ts';
 import { createKeyPair } from '../pki/key.ts';
 import { derivedKey } from './authority/derived-key.ts';
-import { type AuthoritySchedule, inOrder, nextChangeMs, planAuthorities, signingAuthority } from './authority/schedule.ts';
+import { type AuthoritySchedule, inOrder, nextChangeMs, planAuthorities, signingAuthority } from '../pki/authority-schedule.ts';
 import { type KeyStore, type StoredAuthority, StoreError } from './store.ts';
 import { pemOfKey } from './authority/serving.ts';
 

@@ -289,7 +289,7 @@ export const limits = {
   configurationPollMs: 2_000,
   /** How often expired leases are deleted. */
   leaseSweepMs: 60_000,
-  /** An authority of the trust domain. Its successor is made at half of it and signs after the announcement: see broker/authority/schedule.ts. */
+  /** An authority of the trust domain. Its successor is made at half of it and signs after the announcement: see pki/authority-schedule.ts. */
   trustDomainAuthorityLifetimeMs: 365 * 24 * 3_600_000,
   trustDomainAuthorityAnnouncementMs: 30 * 24 * 3_600_000,
   /**

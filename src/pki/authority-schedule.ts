@@ -1,9 +1,10 @@
 /**
- * When each authority of the trust domain is made, signs and goes: arithmetic over the stored ones, without a clock or a key in it.
+ * When each authority is made, signs and goes: arithmetic over the stored ones, without a clock or a key in it. For the trust domain's, and
+ * for the injector's of its webhook.
  *
  *   made, in the bundle ──announcement──▶ signs ──▶ its successor signs ──▶ expires, leaves the bundle
  *
- * A successor is made at half the life of the one before and signs thirty days later. Until then everybody who verifies can learn it:
+ * A successor is made at half the life of the one before and signs after an announcement (thirty days in a trust domain). Until then everybody who verifies can learn it:
  * proxies and collectors do within half an SVID's life, mounted bundles within minutes, copies that were made by hand (targets that
  * take our client certificates) at the pace of people. When it begins to sign, the old one has five months left, far more than
  * anything that it signed. A broker that slept through all of this announces as long as it can.
