@@ -28,12 +28,13 @@ export const overview = (): string =>
     'In a clone of the repository: npm run -s outrider -- <command> [options]; npm start is the demo.',
   ].join('\n');
 
-const roleHelp = (role: 'broker' | 'collector' | 'proxy'): string[] => [
-  `outrider ${role} --config FILE`,
+const roleHelp = (role: 'broker' | 'collector' | 'proxy', example = role as string): string[] => [
+  `outrider ${role} --config FILE | --config-env NAME`,
   '',
   `Runs the ${role}: ${summaries[role]}.`,
   '',
-  `  --config FILE  YAML; see config/examples/${role}.yaml`,
+  `  --config FILE      YAML; see config/examples/${example}.yaml`,
+  '  --config-env NAME  the same from an environment variable, which is removed once it is read',
   '',
   'Prints where it listens, then that it is ready; structured logs go to standard error. SIGTERM or SIGINT lets requests',
   'in flight finish, a second one exits at once. Exit status: 0 stopped, 1 could not run, 2 wrong arguments.',
@@ -110,7 +111,7 @@ const helps: Readonly<Record<CommandName, readonly string[]>> = {
   ],
   check: [
     'outrider check --config FILE [--config FILE …] [--json]',
-    'outrider check --schema broker|collector|proxy',
+    'outrider check --schema broker|collector|proxy|injector',
     '',
     'Reads configuration files of any role and prints every problem as file:line:column path: what is wrong, what to write.',
     'Warns of migration debt such as static credentials too. Exit status: 0 all are valid, 1 one is not.',

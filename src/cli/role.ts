@@ -1,5 +1,5 @@
 /**
- * `outrider broker|collector|proxy --config FILE`: settings → run → until stopped. A role's code is imported when it is the one
+ * `outrider broker|collector|proxy|injector --config FILE|--config-env NAME`: settings → run → until stopped. A role's code is imported when it is the one
  * asked for. What cannot start says so in one sentence; only a bug is thrown on to main.ts.
  */
 import type { AddressInfo } from 'node:net';
@@ -8,12 +8,13 @@ import { limits } from '../core/limits.ts';
 import type { Running } from '../ops/drain.ts';
 import type { BrokerSettings } from '../settings/broker.ts';
 import type { CollectorSettings } from '../settings/collector.ts';
-import { readSettings, SettingsError } from '../settings/document.ts';
+import { readSettings, SettingsError, takeSettings } from '../settings/document.ts';
+import type { InjectorSettings } from '../settings/injector.ts';
 import type { ProxySettings } from '../settings/proxy.ts';
 import { coreWarning, exposures, ignoreDebuggerSignal, processFacts } from './hardening.ts';
 import { type Command, readOptions, type Terminal, UsageError } from './terminal.ts';
 
-type AnySettings = BrokerSettings | CollectorSettings | ProxySettings;
+type AnySettings = BrokerSettings | CollectorSettings | InjectorSettings | ProxySettings;
 type Role = AnySettings['kind'];
 
 interface Started {
@@ -29,18 +30,31 @@ const listeningLine = (role: string, listening: Readonly<Record<string, AddressI
   return `${role} listens: ${where.join(', ')}`;
 };
 
-const configFile = (args: readonly string[], role: Role): string => {
-  const { config } = readOptions(args, { config: { type: 'string' } }).values;
-  if (config === undefined) throw new UsageError(`${role} needs --config FILE, for example config/examples/${role}.yaml`);
-  return config;
+/** Where a role's configuration is: `file`, or `variable` of the environment. */
+type ConfigurationPlace = { readonly file: string } | { readonly variable: string };
+
+const configurationOf = (args: readonly string[], role: Role): ConfigurationPlace => {
+  const { config, 'config-env': variable } = readOptions(args, { config: { type: 'string' }, 'config-env': { type: 'string' } }).values;
+  if (config !== undefined && variable !== undefined) throw new UsageError('write --config or --config-env, not both');
+  if (config !== undefined) return { file: config };
+  if (variable !== undefined) return { variable };
+  const example = role === 'injector' ? 'injector-kubernetes' : role;
+  throw new UsageError(`${role} needs --config FILE, for example config/examples/${example}.yaml, or --config-env NAME`);
 };
 
-/** Settings of the role, or undefined after the reasons have been printed. */
-export const settingsFor = <R extends Role>(role: R, file: string, terminal: Terminal): Extract<AnySettings, { kind: R }> | undefined => {
+/** Settings of the role, or undefined after the reasons have been printed. A variable is gone from the environment afterwards. */
+export const settingsFor = <R extends Role>(
+  role: R,
+  place: ConfigurationPlace,
+  terminal: Terminal,
+  environment: NodeJS.ProcessEnv = process.env,
+): Extract<AnySettings, { kind: R }> | undefined => {
   try {
-    const settings = readSettings(file);
+    const isFile = 'file' in place;
+    const settings = isFile ? readSettings(place.file) : takeSettings(environment, place.variable);
     if (settings.kind === role) return settings as Extract<AnySettings, { kind: R }>;
-    terminal.complain(`${file} is a ${settings.kind} configuration: start it with "outrider ${settings.kind} --config ${file}".`);
+    const [what, flag] = isFile ? [place.file, `--config ${place.file}`] : [`env ${place.variable}`, `--config-env ${place.variable}`];
+    terminal.complain(`${what} is a ${settings.kind} configuration: start it with "outrider ${settings.kind} ${flag}".`);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     terminal.complain(error.message);
@@ -105,18 +119,18 @@ export const closedInTime = async (running: Running): Promise<void> => {
 };
 
 export const runBroker: Command = async (args, terminal) => {
-  const file = configFile(args, 'broker');
-  const settings = settingsFor('broker', file, terminal);
+  const place = configurationOf(args, 'broker');
+  const settings = settingsFor('broker', place, terminal);
   if (!settings) return 1;
   const { startBroker } = await import('../broker/run.ts');
   return run('broker', terminal, async () => {
-    const running = await startBroker(settings, { reloadFrom: file });
+    const running = await startBroker(settings, 'file' in place ? { reloadFrom: place.file } : {});
     return { running, listening: { gRPC: running.grpc, issuer: running.issuer, admin: running.admin }, ready: Promise.resolve() };
   });
 };
 
 export const runCollector: Command = async (args, terminal) => {
-  const settings = settingsFor('collector', configFile(args, 'collector'), terminal);
+  const settings = settingsFor('collector', configurationOf(args, 'collector'), terminal);
   if (!settings) return 1;
   const { startCollector } = await import('../collector/run.ts');
   return run('collector', terminal, async () => {
@@ -126,7 +140,7 @@ export const runCollector: Command = async (args, terminal) => {
 };
 
 export const runProxy: Command = async (args, terminal) => {
-  const settings = settingsFor('proxy', configFile(args, 'proxy'), terminal);
+  const settings = settingsFor('proxy', configurationOf(args, 'proxy'), terminal);
   if (!settings) return 1;
   const { startProxy } = await import('../proxy/run.ts');
   return run('proxy', terminal, async () => {

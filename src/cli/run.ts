@@ -140,7 +140,7 @@ const runBeside = async (proxy: RunningProxy, { command, readyTimeoutMs }: Reque
 
 export const runRun: Command = async (args, terminal) => {
   const request = requestIn(args);
-  const settings = settingsFor('proxy', request.config, terminal);
+  const settings = settingsFor('proxy', { file: request.config }, terminal);
   // Of core files nothing is said: the machine is its user's own.
   if (!settings || !isSealed('run', terminal, { ...processFacts(), coreBytes: 0 })) return notRunStatus;
   const say: Say = (sentence) => terminal.complain(`outrider run: ${sentence}`);

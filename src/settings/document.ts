@@ -12,6 +12,8 @@ import { readConfigurationFile } from './document/file.ts';
 import { problemsOf } from './document/issues.ts';
 import { type Finding, readSource, type Source } from './document/source.ts';
 import { oneOf } from './grammar.ts';
+import { type InjectorSettings, injectorSchema, injectorWarnings } from './injector.ts';
+import { injectorReferences } from './injector/references.ts';
 import { pathText } from './path.ts';
 import { type ProxySettings, proxyReferences, proxySchema, proxyWarnings } from './proxy.ts';
 import { type Problem, valueAt } from './reference.ts';
@@ -48,16 +50,28 @@ const linesOf = (file: string, problems: readonly SettingsProblem[]): string[] =
   ];
 };
 
-export type Settings = ProxySettings | BrokerSettings | CollectorSettings;
+export type Settings = ProxySettings | BrokerSettings | CollectorSettings | InjectorSettings;
 export type SettingsKind = Settings['kind'];
-export const settingsKinds = ['broker', 'proxy', 'collector'] as const satisfies readonly SettingsKind[];
+export const settingsKinds = ['broker', 'proxy', 'collector', 'injector'] as const satisfies readonly SettingsKind[];
 
 const kindSchema = oneOf(settingsKinds);
-const schemas = { broker: brokerSchema, proxy: proxySchema, collector: collectorSchema } as const;
+const schemas = { broker: brokerSchema, proxy: proxySchema, collector: collectorSchema, injector: injectorSchema } as const;
 const references: Readonly<Record<SettingsKind, (document: unknown) => Problem[]>> = {
   broker: brokerReferences,
   proxy: proxyReferences,
   collector: collectorReferences,
+  injector: injectorReferences,
+};
+
+/** From an environment variable, which it no longer is when this returns. Throws SettingsError, whose problems are in `env NAME`. */
+export const takeSettings = (environment: NodeJS.ProcessEnv, name: string): Settings => {
+  const text = environment[name];
+  delete environment[name];
+  const place = `env ${name}`;
+  const problem = text === undefined ? 'is not set' : text.length > limits.configurationBytesMax ? 'is too long' : undefined;
+  if (text === undefined || problem !== undefined)
+    throw new SettingsError(place, [{ line: 1, column: 1, path: '', message: `${problem}, write the configuration into it` }]);
+  return parseSettings(text, place);
 };
 
 /** Relative paths, `file` and those in it, are relative to the working directory. Throws SettingsError. */
@@ -86,7 +100,7 @@ export const parseSettings = (text: string, file: string): Settings => {
   return deepFreeze(result.data as Settings);
 };
 
-const noMapping = 'has no configuration in it, write kind: broker, proxy or collector, and below it what belongs to that';
+const noMapping = 'has no configuration in it, write kind: broker, proxy, collector or injector, and below it what belongs to that';
 const isMapping = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
 
 const locate = (source: Source, problems: readonly Problem[]): Finding[] =>
@@ -113,6 +127,7 @@ const deepFreeze = <T>(value: T): T => {
 /** Migration debt and parts that do nothing: the configuration is used all the same. Looks whether files are there. */
 export const warningsOf = (settings: Settings, nowMs: number = Date.now()): readonly string[] => {
   if (settings.kind === 'broker') return brokerWarnings(settings, nowMs);
+  if (settings.kind === 'injector') return injectorWarnings(settings);
   return settings.kind === 'proxy' ? proxyWarnings(settings) : collectorWarnings(settings);
 };
 

@@ -70,6 +70,7 @@ t.test('wrong arguments say what to write, with exit status 2', async (t) => {
   const cases: readonly (readonly [argv: string, sentence: string])[] = [
     ['broker', 'broker needs --config FILE'],
     ['proxy --config', 'config'],
+    ['proxy --config x --config-env Y', 'write --config or --config-env, not both'],
     ['collector --confg x', "Unknown option '--confg'"],
     ['proxy --config x y', "Unexpected argument 'y'"],
     ['check', '--config FILE'],
@@ -90,6 +91,9 @@ t.test('a configuration of another kind names the command for it', async (t) => 
   const { status, err } = await run('proxy', '--config', 'config/demo/broker.yaml');
   t.equal(status, 1);
   t.equal(err, 'config/demo/broker.yaml is a broker configuration: start it with "outrider broker --config config/demo/broker.yaml".');
+  const unset = await run('proxy', '--config-env', 'OUTRIDER_TEST_UNSET');
+  t.equal(unset.status, 1);
+  t.equal(unset.err, 'env OUTRIDER_TEST_UNSET:1:1 is not set, write the configuration into it');
 });
 
 t.test('a configuration that is wrong is refused with its lines and nothing else', async (t) => {

@@ -72,7 +72,7 @@ t.test('--schema prints the JSON Schema of a kind', async (t) => {
 
 t.test('wrong arguments are told from wrong files', async (t) => {
   t.throws(() => run(), UsageError);
-  t.throws(() => run('--schema', 'injector'), UsageError);
+  t.throws(() => run('--schema', 'gateway'), UsageError);
   t.throws(() => run('--colour'), UsageError);
   t.throws(() => run('--config', join(config, 'demo/proxy.yaml'), 'more'), UsageError);
 });

@@ -6,7 +6,15 @@ import { performance } from 'node:perf_hooks';
 import { inspect } from 'node:util';
 import t from 'tap';
 import { limits } from '../../src/core/limits.ts';
-import { jsonSchemaOf, parseSettings, readSettings, type Settings, SettingsError, settingsKinds } from '../../src/settings/document.ts';
+import {
+  jsonSchemaOf,
+  parseSettings,
+  readSettings,
+  type Settings,
+  SettingsError,
+  settingsKinds,
+  takeSettings,
+} from '../../src/settings/document.ts';
 
 const root = join(import.meta.dirname, '../..');
 const collector = `kind: collector
@@ -144,4 +152,19 @@ t.test('the JSON Schema of each kind knows every key, refuses others, and names 
   for (const key of ['clientAuthentication', 'keyOverlap', 'expires', 'placement', 'kubernetes.namespace', 'authorizationTokenFile'])
     t.match(broker, `"${key}"`);
   t.notMatch(broker, '"additionalProperties":{}');
+});
+
+t.test('a configuration in an environment variable is read once, and its problems say where it is', async (t) => {
+  const environment: NodeJS.ProcessEnv = { GOOD: 'kind: collector\nlisten: 127.0.0.1:0', OTHER: 'x' };
+  const problems = (name: string): string => {
+    try {
+      takeSettings(environment, name);
+    } catch (error) {
+      return (error as SettingsError).message;
+    }
+    return '';
+  };
+  t.match(problems('GOOD'), /^env GOOD:1:1 admin: is missing/);
+  t.strictSame(environment, { OTHER: 'x' });
+  t.equal(problems('GOOD'), 'env GOOD:1:1 is not set, write the configuration into it');
 });
