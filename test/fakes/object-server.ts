@@ -11,7 +11,7 @@ import type { Test } from 'tap';
 import { createTestAuthority, type ServerFiles } from '../support/certificates.ts';
 import { answer } from './api-server.ts';
 
-interface StoredObject {
+export interface StoredObject {
   readonly metadata: { readonly resourceVersion?: string } & Readonly<Record<string, unknown>>;
   readonly [name: string]: unknown;
 }
