@@ -32,6 +32,7 @@ export const patterns: readonly (readonly [sentence: RegExp, pattern: string])[]
   [/^a path with a "\/"/, '^[^~].*/|^/'],
   [/^it in capitals, such as GET/, '^[^a-z]+$'],
   [/^a path in quotes/, '^/'],
+  [/^(?:cpu|memory), such as/, '^[0-9.]+(m|k|M|G|T|Ki|Mi|Gi|Ti)?$'],
   [/^2027-01-31/, '^[0-9]{4}-[0-9]{2}-[0-9]{2}'],
 ];
 
@@ -114,11 +115,12 @@ const image = object({
 });
 
 const broker = jsonSchemaOf('broker');
-const proxy = jsonSchemaOf('proxy');
+const sidecar = within(jsonSchemaOf('injector'), 'properties', 'sidecar');
 const clearly = (...path: readonly string[]): Schema => clearer(within(broker, ...path));
-const logLevel = within(proxy, 'properties', 'log', 'properties', 'level');
-const { default: _, ...level } = logLevel;
-/** `[min, max]` in minutes is checked by the injector; the pattern keeps other units out. */
+/** The chart has defaults of its own, in values.yaml. */
+const withoutDefault = (schema: Schema): Schema => Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'default'));
+const level = withoutDefault(within(broker, 'properties', 'log', 'properties', 'level'));
+/** What the API server makes tokens for, and no longer than it should. */
 const tokenLifetime = text('10m to 60m', '^([1-5][0-9]|60)m$|^1h$');
 
 const pods: Readonly<Record<string, Schema>> = {
@@ -134,10 +136,7 @@ const pods: Readonly<Record<string, Schema>> = {
   serviceAccountAnnotations: texts,
 };
 
-const written = (name: string): Schema => {
-  const { default: _default, ...schema } = within(proxy, 'properties', name);
-  return schema;
-};
+const ofSidecar = (name: string): Schema => withoutDefault(clearer(within(sidecar, 'properties', name)));
 const orEmpty = (schema: Schema): Schema => ({ ...schema, enum: ['', ...(schema['enum'] as readonly string[])] });
 const switchOrNull: Schema = { type: ['boolean', 'null'] };
 
@@ -163,7 +162,7 @@ export const chartSchema = (): Schema => ({
         secrets: list(objectName),
         issuer: object({
           url: text('https://…, without a "/" at the end', '^(https://[^?#]*[^/?#])?$'),
-          algorithm: within(broker, 'properties', 'issuer', 'properties', 'algorithm'),
+          algorithm: withoutDefault(within(broker, 'properties', 'issuer', 'properties', 'algorithm')),
           tls: object({ secretName: objectName }),
         }),
         replicas: whole(1, 20),
@@ -181,15 +180,16 @@ export const chartSchema = (): Schema => ({
         ...pods,
         replicas: whole(1, 20),
         sidecar: object({
-          onUnmatched: written('onUnmatched'),
-          audit: written('audit'),
-          unmatchedPrivateAddresses: orEmpty(within(proxy, 'properties', 'upstream', 'properties', 'unmatchedPrivateAddresses')),
-          logLevel: level,
-          modes: { ...list(words('explicit', 'transparent', 'routes')), minItems: 1, uniqueItems: true },
+          onUnmatched: ofSidecar('onUnmatched'),
+          audit: ofSidecar('audit'),
+          unmatchedPrivateAddresses: orEmpty(ofSidecar('unmatchedPrivateAddresses')),
+          logLevel: ofSidecar('logLevel'),
+          modes: { ...ofSidecar('modes'), uniqueItems: true },
+          clusterNames: ofSidecar('clusterNames'),
           tokenLifetime,
-          uid: whole(1, 2_147_483_646),
-          resources,
-          resourcesMax: amounts,
+          uid: ofSidecar('uid'),
+          resources: ofSidecar('resources'),
+          resourcesMax: ofSidecar('resourcesMax'),
         }),
         certificate: object({
           certManager: object({

@@ -34,7 +34,8 @@ sidecar:
     {{- include "outrider.collector.peer" . | nindent 4 }}
   tokenAudience: outrider
   tokenLifetime: {{ $sidecar.tokenLifetime }}
-  uid: {{ int $sidecar.uid }}
+  uid: {{ kindIs "string" $sidecar.uid | ternary $sidecar.uid (int $sidecar.uid) }}
+  clusterNames: {{ $sidecar.clusterNames }}
   clusterDomain: {{ .Values.cluster.domain }}
   noProxy: {{ toJson .Values.cluster.noProxy }}
   resources:

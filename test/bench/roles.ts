@@ -1,0 +1,114 @@
+/**
+ * What broker and collector take: the figures beside `resources` in charts/outrider/values.yaml. Each is the bundle with the image's
+ * flags, pinned to one core: `npm run build && node test/bench/roles.ts`. Resident memory and CPU are from /proc.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import t from 'tap';
+import { Secret } from '../../src/core/secret.ts';
+import { systemClock } from '../../src/ops/clock.ts';
+import { createKeyPair } from '../../src/pki/key.ts';
+import { attest, openBroker, openEvents } from '../../src/rpc/client.ts';
+import type { Svid } from '../../src/rpc/svid.ts';
+import { eventsFrom } from '../collector/events.ts';
+import { fromBundle, residentMiB, startRole } from '../support/processes.ts';
+import { brokerYaml, collectorId, collectorYaml, prepareStack } from '../support/stack.ts';
+import { cores, cpuSeconds, pinned } from './machine.ts';
+
+t.setTimeout(0);
+const seconds = Number(process.env['ROLE_SECONDS'] ?? 15);
+const bundle = join(import.meta.dirname, '../../dist');
+
+/** MiB now and at the highest, and the share of a core since `from`. */
+const taken = (pid: number, from?: { readonly atMs: number; readonly cpu: number }): string => {
+  const { now, peak } = residentMiB(pid);
+  const share = from === undefined ? '' : `, ${((cpuSeconds([pid]) - from.cpu) / ((Date.now() - from.atMs) / 1000)).toFixed(2)} of a core`;
+  return `${now.toFixed(0)} MiB (highest ${peak.toFixed(0)})${share}`;
+};
+const mark = (pid: number): { atMs: number; cpu: number } => ({ atMs: Date.now(), cpu: cpuSeconds([pid]) });
+
+const targetsYaml = (count: number): string =>
+  Array.from(
+    { length: count },
+    (_, i) => `  - { name: t${i}, hosts: [t${i}.outrider.test], credentials: [{ provider: echo-token, placement: { kind: bearer } }] }`,
+  ).join('\n');
+
+for (const targets of [100, 10_000]) {
+  t.test(`a broker of ${targets} targets`, { timeout: 300_000 }, async (t) => {
+    const stack = await prepareStack(t, undefined, mkdtempSync(join(tmpdir(), 'outrider-roles-')));
+    const policies = '  - name: bench\n    rules:\n      - { name: use, effect: allow, workloads: [demo-app] }';
+    const text = brokerYaml(stack.files, stack.issuer.url, { targets: targetsYaml(targets), policies });
+    const role = await startRole(t, 'broker', stack.files.dir, text, fromBundle(bundle), {
+      command: pinned(cores.product, [process.execPath]),
+    });
+    const pid = role.child.pid as number;
+    await pause(5_000);
+    t.comment(`idle: ${taken(pid)}`);
+    const broker = { address: `127.0.0.1:${role.ports['gRPC']}`, spiffeId: 'spiffe://outrider.test/outrider/broker' };
+    const brokerCaPem = readFileSync(stack.files.brokerCa, 'utf8');
+    const from = mark(pid);
+    let attestations = 0;
+    let grants = 0;
+    const proxy = async (): Promise<void> => {
+      while (Date.now() < from.atMs + seconds * 1000) {
+        const evidence = { kind: 'projected_token', token: new Secret(readFileSync(stack.files.token, 'utf8')) } as const;
+        const svid: Svid = await attest({ broker, brokerCaPem, evidence, key: createKeyPair(), timeoutMs: 10_000, clock: systemClock });
+        attestations += 1;
+        const channel = openBroker({ broker, svid });
+        for (let i = 0; i < 5; i += 1) {
+          await channel.getGrant(`t${Math.floor(Math.random() * targets)}`, '');
+          grants += 1;
+        }
+        channel.close();
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, proxy));
+    t.comment(
+      `${Math.round(attestations / seconds)} attestations and ${Math.round(grants / seconds)} grants a second: ${taken(pid, from)}`,
+    );
+  });
+}
+
+t.test('a collector', { timeout: 300_000 }, async (t) => {
+  const stack = await prepareStack(t, undefined, mkdtempSync(join(tmpdir(), 'outrider-roles-')));
+  const broker = await stack.startBroker();
+  const text = collectorYaml(stack.files, broker.grpc.port);
+  const role = await startRole(t, 'collector', stack.files.dir, text, fromBundle(bundle), {
+    command: pinned(cores.product, [process.execPath]),
+  });
+  const pid = role.child.pid as number;
+  await role.ready;
+  await pause(5_000);
+  t.comment(`idle: ${taken(pid)}`);
+  const svid = await attest({
+    broker: { address: `127.0.0.1:${broker.grpc.port}`, spiffeId: 'spiffe://outrider.test/outrider/broker' },
+    brokerCaPem: readFileSync(stack.files.brokerCa, 'utf8'),
+    evidence: { kind: 'projected_token', token: new Secret(readFileSync(stack.files.token, 'utf8')) },
+    key: createKeyPair(),
+    timeoutMs: 10_000,
+    clock: systemClock,
+  });
+  const from = mark(pid);
+  /** Each with a sequence of its own, as proxies have them: 20 events ten times a second. */
+  const stored = await Promise.all(
+    Array.from({ length: 10 }, async () => {
+      const bootId = randomUUID();
+      let through = 0;
+      const on = { stored: (_: string, to: number) => void (through = to), drained: () => undefined, ended: () => undefined };
+      const collector = { address: `127.0.0.1:${role.ports['gRPC']}`, spiffeId: collectorId };
+      const channel = openEvents({ collector, svid, on });
+      for (let sequence = 1; Date.now() < from.atMs + seconds * 1000; sequence += 20) {
+        channel.write(bootId, eventsFrom(sequence, sequence + 19, { attestationId: svid.attestationId, workload: svid.spiffeId }));
+        await pause(100);
+      }
+      channel.close();
+      return through;
+    }),
+  );
+  const rate = Math.round(stored.reduce((sum, count) => sum + count, 0) / seconds);
+  t.comment(`${rate} events a second over 10 streams: ${taken(pid, from)}`);
+  t.ok(rate > 0);
+});

@@ -1,0 +1,250 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { parse } from 'yaml';
+import { parseSettings } from '../../src/settings/document.ts';
+import { chart, hasHelm, type Manifest, manifestsIn, named, render, runHelm, template } from '../support/helm.ts';
+import { root } from '../support/source-tree.ts';
+
+const sample = join(chart, 'samples/values.yaml');
+
+/** Many ways to install it: name → what is added to the command line. */
+const table: Readonly<Record<string, readonly string[]>> = {
+  defaults: [],
+  sample: ['-f', sample],
+  everything: [
+    '-f',
+    sample,
+    '--set',
+    [
+      'trustDomain=corp.example,imagePullSecrets={registry},commonLabels.team=platform,commonAnnotations.note=x',
+      'monitoring.enabled=true,monitoring.labels.release=prometheus',
+      'broker.secrets={crm,legacy},broker.priorityClassName=system-cluster-critical,broker.podLabels.tier=one,broker.podAnnotations.seen=yes',
+      'broker.issuer.url=https://issuer.corp.example/outrider,broker.issuer.tls.secretName=issuer-tls',
+      'cluster.noProxy={10.0.0.0/8,.internal},collector.storage.storageClassName=fast',
+      'injector.certificate.certManager.enabled=true,injector.sidecar.onUnmatched=refuse,injector.sidecar.modes={explicit,transparent,routes}',
+    ].join(','),
+    '--set-json',
+    'broker.extraEnv=[{"name":"KEY","valueFrom":{"secretKeyRef":{"name":"crm","key":"key"}}}]',
+    '--set-json',
+    'broker.tolerations=[{"key":"infra","operator":"Exists"}]',
+  ],
+  jwks: ['--set', 'cluster.attestation=jwks'],
+  'managed cluster': ['--set', 'cluster.attestation=jwks,cluster.issuer=https://oidc.cloud.example/id/1'],
+  OpenShift: ['--set-json', 'uid=null', '--set', 'injector.sidecar.uid=platform'],
+  bare: ['--set', 'selfTest.enabled=false,networkPolicy.enabled=false,broker.replicas=1,injector.replicas=1,fullnameOverride=gate'],
+};
+
+const podSpecs = (manifests: readonly Manifest[]): [where: string, metadata: Metadata, spec: PodSpec][] =>
+  manifests.flatMap((manifest): [string, Metadata, PodSpec][] => {
+    const where = `${manifest.kind} ${manifest.metadata.name}`;
+    if (manifest.kind === 'Pod') return [[where, manifest.metadata as Metadata, manifest['spec'] as PodSpec]];
+    const template = (manifest['spec'] as { template?: { metadata: Metadata; spec: PodSpec } } | undefined)?.template;
+    return template === undefined ? [] : [[where, template.metadata, template.spec]];
+  });
+
+interface Metadata {
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+interface PodSpec {
+  readonly containers: readonly Record<string, unknown>[];
+  readonly volumes: readonly Record<string, unknown>[];
+  readonly securityContext: Record<string, unknown>;
+  readonly serviceAccountName: string;
+  readonly [key: string]: unknown;
+}
+
+const configurations = (manifests: readonly Manifest[]): [string, string][] =>
+  manifests
+    .filter(({ kind }) => kind === 'ConfigMap')
+    .flatMap(({ data }) => Object.entries((data ?? {}) as Record<string, string>).filter(([file]) => file.endsWith('.yaml')));
+
+t.test('the chart passes helm lint', async (t) => {
+  if (!hasHelm(t)) return;
+  const { status, stdout } = runHelm('lint', '--strict', chart);
+  t.equal(status, 0, stdout);
+});
+
+t.test('rendered twice it is the same, and has neither random values nor look-ups', async (t) => {
+  if (!hasHelm(t)) return;
+  for (const [name, args] of Object.entries(table)) {
+    const { status, stdout, stderr } = template(args);
+    t.equal(status, 0, `${name}: ${stderr}`);
+    t.equal(template(args).stdout, stdout, name);
+  }
+});
+
+t.test('what roles are configured with is what their settings readers take', async (t) => {
+  if (!hasHelm(t)) return;
+  for (const [name, args] of Object.entries(table)) {
+    const files = configurations(render(t, args));
+    t.same(files.map(([file]) => file).toSorted(), ['broker.yaml', 'collector.yaml', 'injector.yaml']);
+    for (const [file, text] of files) t.doesNotThrow(() => parseSettings(text, file), `${name}: ${file}`);
+  }
+});
+
+t.test(
+  "every pod is as restricted pod security wants it, and has the API server's token only where it calls that (THREATS D-2)",
+  async (t) => {
+    if (!hasHelm(t)) return;
+    for (const [name, args] of Object.entries(table)) {
+      const pods = podSpecs(render(t, args));
+      t.equal(pods.length, name === 'bare' ? 3 : 4);
+      for (const [where, { labels }, spec] of pods) restricted(t, `${name}: ${where}`, labels, spec);
+    }
+  },
+);
+
+const restricted = (t: Test, where: string, labels: Metadata['labels'], spec: PodSpec): void => {
+  const component = labels['app.kubernetes.io/component'];
+  t.has(spec.securityContext, { runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } }, where);
+  t.not(spec.securityContext['runAsUser'], 0, where);
+  t.equal(spec['automountServiceAccountToken'], component === 'broker' || component === 'injector', `${where}: token`);
+  t.match(spec.serviceAccountName, new RegExp(`-${component}$`), where);
+  for (const key of ['hostNetwork', 'hostPID', 'hostIPC', 'initContainers', 'ephemeralContainers'])
+    t.equal(spec[key], undefined, `${where}: ${key}`);
+  t.not(spec['shareProcessNamespace'], true, where);
+  t.equal(spec['enableServiceLinks'], false, where);
+  t.equal(labels['outrider.dev/inject'], component === 'self-test' ? 'enabled' : 'disabled', where);
+  const kinds = spec.volumes.flatMap((volume) => Object.keys(volume).filter((key) => key !== 'name'));
+  for (const kind of kinds) t.ok(['configMap', 'emptyDir', 'projected', 'secret'].includes(kind), `${where}: volume ${kind}`);
+  for (const container of spec.containers) {
+    t.strictSame(
+      container['securityContext'],
+      {
+        allowPrivilegeEscalation: false,
+        privileged: false,
+        readOnlyRootFilesystem: true,
+        runAsNonRoot: true,
+        capabilities: { drop: ['ALL'] },
+        seccompProfile: { type: 'RuntimeDefault' },
+      },
+      where,
+    );
+    t.match(container['resources'], { requests: { cpu: String, memory: String }, limits: { memory: String } }, where);
+    for (const port of (container['ports'] ?? []) as { hostPort?: number }[]) t.equal(port.hostPort, undefined, where);
+    if (component === 'self-test') continue;
+    for (const probe of ['startupProbe', 'livenessProbe', 'readinessProbe']) t.hasProp(container, probe, `${where}: ${probe}`);
+  }
+};
+
+interface Rule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly resourceNames?: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+t.test('roles may do what they do, by name where an object has one', async (t) => {
+  if (!hasHelm(t)) return;
+  const manifests = render(t);
+  const allowed = (kind: string, name: string): string[] =>
+    (named(manifests, kind, name)['rules'] as Rule[]).map(
+      ({ resources, resourceNames, verbs }) =>
+        `${verbs.join(' ')} ${resources.join(' ')}${resourceNames ? ` ${resourceNames.join(' ')}` : ''}`,
+    );
+  t.strictSame(allowed('Role', 'outrider-broker'), ['get update secrets outrider-keys', 'get update configmaps outrider-trust']);
+  t.strictSame(allowed('ClusterRole', 'outrider-broker'), ['create tokenreviews']);
+  t.strictSame(allowed('Role', 'outrider-injector'), ['get update secrets outrider-injector-tls', 'get configmaps outrider-trust']);
+  for (const rule of manifests.filter(({ kind }) => kind.endsWith('Role')).flatMap(({ rules }) => rules as Rule[])) {
+    for (const word of [...rule.verbs, ...rule.resources, ...rule.apiGroups]) t.not(word, '*');
+    if (rule.resources.includes('secrets')) t.equal(rule.resourceNames?.length, 1, 'no Secret but its own');
+  }
+  const bound = manifests.filter(({ kind }) => kind.endsWith('Binding')).map(({ metadata }) => metadata.name);
+  t.strictSame([...new Set(bound)].toSorted(), ['outrider-broker', 'outrider-injector']);
+  const jwks = render(t, table['jwks']);
+  t.notOk(
+    jwks.some(({ kind, metadata }) => kind === 'ClusterRole' && metadata.name === 'outrider-broker'),
+    'nothing to ask',
+  );
+});
+
+t.test('what the product fills is empty here, and the webhook has no caBundle: a sync finds no difference', async (t) => {
+  if (!hasHelm(t)) return;
+  const manifests = render(t);
+  const filled = [
+    ['Secret', 'outrider-keys'],
+    ['Secret', 'outrider-injector-tls'],
+    ['ConfigMap', 'outrider-trust'],
+  ] as const;
+  for (const [kind, name] of filled) {
+    const { data, stringData } = named(manifests, kind, name);
+    t.strictSame([data, stringData], [undefined, undefined], name);
+  }
+  const { webhooks } = named(manifests, 'MutatingWebhookConfiguration', 'outrider-injector') as unknown as {
+    webhooks: { name: string; failurePolicy: string; clientConfig: object; sideEffects: string }[];
+  };
+  t.strictSame(
+    webhooks.map(({ name, failurePolicy }) => [name, failurePolicy]),
+    [
+      ['namespaces.inject.outrider.dev', 'Fail'],
+      ['pods.inject.outrider.dev', 'Ignore'],
+    ],
+  );
+  for (const { clientConfig, sideEffects } of webhooks) {
+    t.notHas(clientConfig, { caBundle: String });
+    t.equal(sideEffects, 'NoneOnDryRun');
+  }
+});
+
+t.test("the broker's configuration changes without a new pod; what it reads at its start, and what others read, makes one", async (t) => {
+  if (!hasHelm(t)) return;
+  const templates = (args: readonly string[]): Readonly<Record<string, string>> =>
+    Object.fromEntries(podSpecs(render(t, args)).map(([where, metadata, spec]) => [where, JSON.stringify([metadata, spec])]));
+  const before = templates([]);
+  const changed = (args: readonly string[]): string[] => {
+    const after = templates(args);
+    return Object.keys(before).filter((where) => after[where] !== before[where]);
+  };
+  t.strictSame(changed(['-f', sample]), []);
+  t.strictSame(changed(['--set', 'broker.logLevel=debug']), ['Deployment outrider-broker']);
+  t.strictSame(changed(['--set', 'injector.sidecar.onUnmatched=refuse']), ['Deployment outrider-injector']);
+  t.strictSame(changed(['--set', 'collector.logLevel=debug']), ['StatefulSet outrider-collector']);
+});
+
+t.test('pods that answer a moment longer where the cluster knows how; refused where it is too old', async (t) => {
+  if (!hasHelm(t)) return;
+  const sleeps = (version: string): boolean => JSON.stringify(render(t, [], version)).includes('preStop');
+  t.notOk(sleeps('1.29.6'));
+  t.ok(sleeps('1.30.0'));
+  t.ok(sleeps('1.37.2'));
+  t.match(template([], '1.28.0').stderr, /requires kubeVersion: >=1\.29\.0-0/);
+});
+
+t.test('the notes say what to do next, with these values', async (t) => {
+  if (!hasHelm(t)) return;
+  const notes = (args: readonly string[]): string =>
+    runHelm('install', 'outrider', chart, '--namespace', 'outrider', '--dry-run=client', ...args).stdout;
+  t.match(notes([]), /helm test outrider -n outrider/);
+  t.match(notes([]), /broker\.configuration in your values/);
+  t.match(notes(['-f', sample]), /knows 1 workload\(s\), 1 target\(s\) and 1 policy of yours/);
+  t.notMatch(notes(table['bare'] as readonly string[]), /helm test/);
+});
+
+/** `UPDATE_GOLDEN=1` writes them. */
+t.test('manifests are as in test/golden/chart', async (t) => {
+  if (!hasHelm(t)) return;
+  const directory = join(root, 'test/golden/chart');
+  mkdirSync(directory, { recursive: true });
+  for (const name of ['defaults', 'everything', 'OpenShift']) {
+    const { stdout } = template(table[name]);
+    const wanted = join(directory, `${name.toLowerCase()}.yaml`);
+    const text = withoutDashboards(stdout);
+    if (process.env['UPDATE_GOLDEN'] !== undefined) writeFileSync(wanted, text);
+    t.same(inOrder(text), inOrder(readFileSync(wanted, 'utf8')), name);
+  }
+});
+
+/** Versions of Helm differ in how they sort what they do not know. */
+const inOrder = (text: string): Manifest[] =>
+  manifestsIn(text).toSorted((a, b) => `${a.kind} ${a.metadata.name}`.localeCompare(`${b.kind} ${b.metadata.name}`));
+
+/** Those are compared with their files elsewhere. One object after another, without what differs between versions of Helm. */
+const withoutDashboards = (text: string): string =>
+  text
+    .split(/^---$/m)
+    .filter((part) => parse(part) !== null && !/^ +(?:outrider-\w+\.json: \||groups:)/m.test(part))
+    .map((part) => part.trim())
+    .join('\n---\n')
+    .concat('\n');
