@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { trustVariables } from '../src/cli/run/environment.ts';
+import { trustVariables } from '../src/core/program-environment.ts';
 import { faults } from '../src/core/fault.ts';
 import { metricTable } from '../src/ops/metric-table.ts';
 import { matrixHead, matrixRows } from '../test/clients/table.ts';

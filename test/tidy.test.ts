@@ -30,7 +30,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   broker: ['core', 'ops', 'settings', 'net', 'pki', 'rpc'],
   collector: ['core', 'ops', 'settings', 'net', 'pki', 'rpc'],
   proxy: ['core', 'ops', 'settings', 'net', 'pki', 'rpc'],
-  cli: ['core', 'ops', 'settings', 'net', 'pki', 'rpc', 'broker', 'collector', 'proxy'],
+  injector: ['core', 'ops', 'settings', 'net', 'pki'],
+  cli: ['core', 'ops', 'settings', 'net', 'pki', 'rpc', 'broker', 'collector', 'proxy', 'injector'],
   main: ['cli', 'bin/node-floor.cjs'],
 };
 

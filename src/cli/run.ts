@@ -12,7 +12,7 @@ import type { ProxySettings } from '../settings/proxy.ts';
 import { notRunStatus, splitAtCommand } from './command-line.ts';
 import { processFacts } from './hardening.ts';
 import { closedInTime, isSealed, operatorSentence, settingsFor } from './role.ts';
-import { bundleName, programEnvironment, runDirectoryVariable, trustStoreName } from './run/environment.ts';
+import { bundleName, programEnvironment, runDirectoryVariable, trustStoreName } from '../core/program-environment.ts';
 import { type Program, startProgram, statusOfSignal } from './run/program.ts';
 import { mergeTrustFiles } from './run/trust-files.ts';
 import { type Command, readOptions, UsageError } from './terminal.ts';

@@ -9,6 +9,8 @@ import { type LogLevel, log } from './logging.ts';
 import { missingFiles } from './missing-files.ts';
 import { objectName } from './text.ts';
 
+export type { ServingSettings, SidecarSettings };
+
 export interface InjectorSettings {
   readonly kind: 'injector';
   /** HTTPS: POST /mutate */

@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { environmentOf } from '../../src/cli/run/environment.ts';
+import { environmentOf } from '../../src/core/program-environment.ts';
 import { startProxy } from '../../src/proxy/run.ts';
 import { parseSettings } from '../../src/settings/document.ts';
 import type { ProxySettings } from '../../src/settings/proxy.ts';

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { environmentOf, trustVariables } from '../../src/cli/run/environment.ts';
+import { environmentOf, trustVariables } from '../../src/core/program-environment.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 import { freePort } from '../support/free-port.ts';
 import { podsArePossible, relay, startTransparentStack } from '../support/namespace.ts';

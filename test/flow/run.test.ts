@@ -5,7 +5,7 @@ import type { RequestListener } from 'node:http';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { bundleName, environmentOf, runDirectoryVariable, trustStoreName, trustVariables } from '../../src/cli/run/environment.ts';
+import { bundleName, environmentOf, runDirectoryVariable, trustStoreName, trustVariables } from '../../src/core/program-environment.ts';
 import { limits } from '../../src/core/limits.ts';
 import { directoryOf } from '../support/directory.ts';
 import { freePort } from '../support/free-port.ts';

@@ -1,8 +1,8 @@
 /**
- * What a program is told by its environment: where the proxy is, and whom to trust. One table for `outrider run`, the README and the
- * matrix of real clients. Pure: it reads no file and no environment of its own, and never replaces what a user set without a word.
+ * What a program is told by its environment: where the proxy is, and whom to trust. One table for `outrider run`, the injector, the README
+ * and the matrix of real clients. Pure: it reads no file and no environment of its own, and never replaces what a user set without a word.
  */
-import { hostPort } from '../../core/destination.ts';
+import { hostPort } from './destination.ts';
 
 export interface ProxyPlace {
   /** The proxy's listener: loopback. */
@@ -40,10 +40,10 @@ export const trustVariables: readonly TrustVariable[] = [
  * Both spellings, because programs differ in which they read; curl reads http_proxy in lower case only. ALL_PROXY is not among them: it
  * would bring other protocols than HTTP here, which the proxy does not speak.
  */
-const proxyVariables = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'] as const;
+export const proxyVariables = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'] as const;
 
 /** Programs under test listen on loopback; the proxy does not dial it. */
-const neverProxied = ['localhost', '127.0.0.1', '::1'] as const;
+const loopbackNames = ['localhost', '127.0.0.1', '::1'] as const;
 
 /** Where `outrider run` keeps its files: tells a run inside of it what is no setting of the user's own. */
 export const runDirectoryVariable = 'OUTRIDER_RUN_DIR';
@@ -86,11 +86,11 @@ export const programEnvironment = (place: ProxyPlace, user: Readonly<NodeJS.Proc
   };
 };
 
-/** The user's exceptions, in their order, and loopback. */
-const exceptionsOf = (user: Readonly<NodeJS.ProcessEnv>): readonly string[] => {
+/** The user's exceptions, in their order, loopback, and what else is reached directly. */
+export const exceptionsOf = (user: Readonly<NodeJS.ProcessEnv>, direct: readonly string[] = []): readonly string[] => {
   const written = [user['no_proxy'], user['NO_PROXY']].flatMap((list) => (list ?? '').split(/[\s,]+/)).filter((item) => item !== '');
   // Alone it means everything, and beside others nothing to curl: what is added would change it.
-  return written.every((item) => item === '*') && written.length > 0 ? ['*'] : [...new Set([...written, ...neverProxied])];
+  return written.every((item) => item === '*') && written.length > 0 ? ['*'] : [...new Set([...written, ...loopbackNames, ...direct])];
 };
 
 const proxyNotes = (user: Readonly<NodeJS.ProcessEnv>, url: string): string[] => {
@@ -109,12 +109,12 @@ const proxyNotes = (user: Readonly<NodeJS.ProcessEnv>, url: string): string[] =>
   ];
 };
 
-/** Java's list: "|" between, "*" at either end. Ranges cannot be said in it. */
+/** Java's list: "|" between, "*" at either end. Ranges cannot be said in it. What Kubernetes puts in, `$(NAME)`, is taken for an address. */
 const javaExceptions = (exceptions: readonly string[]): string =>
   exceptions
     .filter((item) => !item.includes('/'))
     .flatMap((item) => {
-      if (item === '*' || item === 'localhost') return [item];
+      if (item === '*' || item === 'localhost' || item.startsWith('$(')) return [item];
       if (item === '127.0.0.1') return ['127.*'];
       if (item.includes(':')) return [item.startsWith('[') ? item : `[${item}]`];
       const name = item.replace(/^\*?\./, '');
@@ -124,6 +124,16 @@ const javaExceptions = (exceptions: readonly string[]): string =>
 
 /** A JVM splits its options at white space and keeps what is in quotes together. */
 const quoted = (option: string): string => (/\s/.test(option) ? `"${option}"` : option);
+
+/** Where the proxy is, for a JVM. */
+export const javaProxyOptions = (place: Pick<ProxyPlace, 'host' | 'port'>, exceptions: readonly string[]): readonly string[] => {
+  const ways = ['http', 'https'].flatMap((scheme) => [`-D${scheme}.proxyHost=${place.host}`, `-D${scheme}.proxyPort=${place.port}`]);
+  return [...ways, `-Dhttp.nonProxyHosts=${javaExceptions(exceptions)}`].map(quoted);
+};
+
+/** Whom to trust, for a JVM. */
+export const javaTrustOptions = (trustStoreFile: string): readonly string[] =>
+  [`-Djavax.net.ssl.trustStore=${trustStoreFile}`, '-Djavax.net.ssl.trustStoreType=PKCS12'].map(quoted);
 
 /**
  * A JVM reads neither the proxy variables nor a PEM bundle. The last of two equal options counts, so ours come last; a trust store of
@@ -136,12 +146,8 @@ const javaOptions = (place: ProxyPlace, user: Readonly<NodeJS.ProcessEnv>, excep
     const stores = (user[name] ?? '').match(/-Djavax\.net\.ssl\.trustStore=\S+/g) ?? [];
     return stores.some((option) => !option.endsWith(`=${user[runDirectoryVariable] ?? ''}/${trustStoreName}`));
   });
-  const trust =
-    place.trustStoreFile === undefined || trusting.length > 0
-      ? []
-      : [`-Djavax.net.ssl.trustStore=${place.trustStoreFile}`, '-Djavax.net.ssl.trustStoreType=PKCS12'];
-  const ways = ['http', 'https'].flatMap((scheme) => [`-D${scheme}.proxyHost=${place.host}`, `-D${scheme}.proxyPort=${place.port}`]);
-  const ours = [...ways, `-Dhttp.nonProxyHosts=${javaExceptions(exceptions)}`, ...trust].map(quoted);
+  const trust = place.trustStoreFile === undefined || trusting.length > 0 ? [] : javaTrustOptions(place.trustStoreFile);
+  const ours = [...javaProxyOptions(place, exceptions), ...trust];
   const notes =
     trusting.length === 0 ? [] : [`${trusting.join(', ')} names a trust store, which is kept: Java programs may not trust this proxy`];
   return { options: [...(written === '' ? [] : [written]), ...ours].join(' '), notes };
