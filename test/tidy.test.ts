@@ -152,6 +152,7 @@ const revealing = [
   'src/broker/store/key-document.ts',
   'src/broker/store/sqlite.ts',
   'src/core/secret.ts',
+  'src/injector/certificate-store.ts',
   'src/net/api-server.ts',
   'src/net/chain.ts',
   'src/net/outbound/trust.ts',

@@ -1,0 +1,54 @@
+/**
+ * Which pods that should have a proxy run without one: those in labelled namespaces and those labelled themselves, counted by reading them
+ * now and then. A pod made before its namespace was labelled, or while a lenient webhook was away, shows here and nowhere else.
+ */
+import { isJsonObject, type JsonObject } from '../core/json.ts';
+import type { ApiServer } from '../net/api-server.ts';
+
+export const injectLabel = 'outrider.dev/inject';
+export const sidecarName = 'outrider-proxy';
+
+export const podStates = ['injected', 'uninjected', 'opted_out'] as const;
+export type PodState = (typeof podStates)[number];
+
+/** Namespace → how many of its pods are in each state. Labelled namespaces are in it without a pod, too. */
+export type Census = ReadonlyMap<string, Readonly<Record<PodState, number>>>;
+
+const podPath = '/api/v1/pods';
+
+/** Throws ApiError. */
+export const takeCensus = async (api: Pick<ApiServer, 'list'>): Promise<Census> => {
+  const labelSelector = `${injectLabel}=enabled`;
+  const namespaces = (await api.list('/api/v1/namespaces', { labelSelector })).map(nameOf);
+  const labelled = await api.list(podPath, { labelSelector });
+  const counts = new Map(namespaces.map((name) => [name, { injected: 0, uninjected: 0, opted_out: 0 }]));
+  const count = (pod: JsonObject): void => {
+    const state = stateOf(pod);
+    if (state === undefined) return;
+    const namespace = String(metadataOf(pod)['namespace']);
+    const row = counts.get(namespace) ?? { injected: 0, uninjected: 0, opted_out: 0 };
+    row[state] += 1;
+    counts.set(namespace, row);
+  };
+  // A pod of a labelled namespace comes with its namespace.
+  for (const pod of labelled) if (!namespaces.includes(String(metadataOf(pod)['namespace']))) count(pod);
+  for (const namespace of namespaces) for (const pod of await api.list(`/api/v1/namespaces/${namespace}/pods`)) count(pod);
+  return counts;
+};
+
+const metadataOf = ({ metadata }: JsonObject): JsonObject => (isJsonObject(metadata) ? metadata : {});
+const nameOf = (object: JsonObject): string => String(metadataOf(object)['name']);
+
+/** Undefined for a pod that has ended. */
+const stateOf = (pod: JsonObject): PodState | undefined => {
+  const { spec, status } = pod;
+  const phase = isJsonObject(status) ? status['phase'] : undefined;
+  if (phase === 'Succeeded' || phase === 'Failed') return undefined;
+  const initContainers = isJsonObject(spec) && Array.isArray(spec['initContainers']) ? spec['initContainers'] : [];
+  const isInjected = initContainers.some(
+    (container: unknown) => isJsonObject(container) && container['name'] === sidecarName && container['restartPolicy'] === 'Always',
+  );
+  if (isInjected) return 'injected';
+  const { labels } = metadataOf(pod);
+  return isJsonObject(labels) && labels[injectLabel] === 'disabled' ? 'opted_out' : 'uninjected';
+};

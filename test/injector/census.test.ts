@@ -1,0 +1,91 @@
+import t from 'tap';
+import { takeCensus } from '../../src/injector/census.ts';
+import { createRemarks, type Remark } from '../../src/injector/remarks.ts';
+import { limits } from '../../src/core/limits.ts';
+import { ApiError } from '../../src/net/api-server.ts';
+import { createLog } from '../../src/ops/log.ts';
+import { createFakeClock } from '../fakes/clock.ts';
+import { createClusterObjects } from '../fakes/cluster-objects.ts';
+
+const enabled = { 'outrider.dev/inject': 'enabled' };
+const disabled = { 'outrider.dev/inject': 'disabled' };
+const sidecar = { initContainers: [{ name: 'outrider-proxy', restartPolicy: 'Always' }] };
+
+t.test('pods are counted where they should have a proxy, by whether they have one', async (t) => {
+  const cluster = createClusterObjects();
+  const namespace = (name: string, labels = {}): void => cluster.put(`/api/v1/namespaces/${name}`, { metadata: { name, labels } });
+  const pod = (namespace: string, name: string, spec = {}, labels = {}, phase = 'Running'): void =>
+    cluster.put(`/api/v1/namespaces/${namespace}/pods/${name}`, { metadata: { name, namespace, labels }, spec, status: { phase } });
+  namespace('orders', enabled);
+  namespace('quiet', enabled);
+  namespace('other');
+  pod('orders', 'with', sidecar);
+  pod('orders', 'with-and-label', sidecar, enabled);
+  pod('orders', 'before-the-label');
+  pod('orders', 'left-out', {}, disabled);
+  pod('orders', 'ended', {}, {}, 'Succeeded');
+  pod('orders', 'failed', {}, {}, 'Failed');
+  pod('orders', 'pending', {}, {}, 'Pending');
+  pod('orders', 'looks-alike', {
+    initContainers: [{ name: 'outrider-proxy' }],
+    containers: [{ name: 'outrider-proxy', restartPolicy: 'Always' }],
+  });
+  pod('other', 'nobody-asked');
+  pod('other', 'asked', sidecar, enabled);
+  pod('other', 'asked-in-vain', {}, enabled);
+  t.same(Object.fromEntries(await takeCensus(cluster)), {
+    orders: { injected: 2, uninjected: 3, opted_out: 1 },
+    quiet: { injected: 0, uninjected: 0, opted_out: 0 },
+    other: { injected: 1, uninjected: 1, opted_out: 0 },
+  });
+});
+
+const remark = (message: string): Remark => ({
+  namespace: 'orders',
+  about: { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'api-7d4', uid: 'u-1' },
+  type: 'Normal',
+  reason: 'ProxySettingsReplaced',
+  message,
+});
+
+t.test('remarks become Events about what they are about, one after the other', async (t) => {
+  const cluster = createClusterObjects();
+  const log = createLog({ role: 'injector', level: 'silent' });
+  const clock = createFakeClock(Date.UTC(2030, 0, 2, 3, 4, 5));
+  const remarks = createRemarks({ api: cluster, clock, log, onFailure: () => t.fail('nothing fails') });
+  remarks.send(remark('one'));
+  remarks.send(remark('x'.repeat(2_000)));
+  await remarks.close();
+  // What waited when it was closed is dropped.
+  t.equal(cluster.objects.size, 1);
+  remarks.send(remark('two'));
+  await new Promise((resolve) => setImmediate(resolve));
+  const [first, second] = [...cluster.objects.values()];
+  t.match(first, {
+    kind: 'Event',
+    involvedObject: { kind: 'ReplicaSet', name: 'api-7d4', namespace: 'orders' },
+    message: 'one',
+    source: { component: 'outrider-injector' },
+    firstTimestamp: '2030-01-02T03:04:05Z',
+  });
+  t.match(second, { message: 'two' });
+  t.equal(
+    [...cluster.objects.keys()].every((path) => path.startsWith('/api/v1/namespaces/orders/events/api-7d4.')),
+    true,
+  );
+});
+
+t.test('remarks that cannot be sent, or are too many, are counted and hold nothing up', async (t) => {
+  const cluster = createClusterObjects();
+  let failures = 0;
+  const log = createLog({ role: 'injector', level: 'silent' });
+  const remarks = createRemarks({ api: cluster, clock: createFakeClock(), log, onFailure: () => void (failures += 1) });
+  cluster.before = (method, path) => {
+    throw new ApiError(method, path, { status: 403, reason: 'Forbidden' });
+  };
+  // The first is being sent while the others wait.
+  for (let i = 0; i < limits.remarksMax + 3; i += 1) remarks.send(remark(String(i)));
+  t.equal(failures, 2, 'those that found no place');
+  await new Promise((resolve) => setImmediate(resolve));
+  t.equal(failures, limits.remarksMax + 3);
+});
