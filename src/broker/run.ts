@@ -34,11 +34,13 @@ export interface BrokerRunOptions {
   readonly log?: Log;
   /** The configuration file, to be reloaded when it changes. */
   readonly reloadFrom?: string;
+  /** Ends a start that waits for the keys that brokers share; a broker that has started is stopped by `close`. */
+  readonly stopRequested?: Promise<void>;
 }
 
 /** Ready to answer when the promise resolves. What was opened before a failure is closed again. */
 export const startBroker = async (settings: BrokerSettings, options: BrokerRunOptions = {}): Promise<RunningBroker> => {
-  const { clock = systemClock, log = createLog({ role: 'broker', level: settings.log.level }), reloadFrom } = options;
+  const { clock = systemClock, log = createLog({ role: 'broker', level: settings.log.level }), reloadFrom, stopRequested } = options;
   const closers: Closer[] = [];
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
@@ -46,7 +48,8 @@ export const startBroker = async (settings: BrokerSettings, options: BrokerRunOp
     return closing;
   };
   try {
-    return { ...(await open(settings, { clock, log, reloadFrom, metrics: createMetrics('broker'), closers })), close };
+    const context = { clock, log, reloadFrom, stopRequested, metrics: createMetrics('broker'), closers };
+    return { ...(await open(settings, context)), close };
   } catch (error) {
     await close();
     throw error;
@@ -58,6 +61,7 @@ interface Context {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly reloadFrom: string | undefined;
+  readonly stopRequested: Promise<void> | undefined;
   /** Closed in reverse. */
   readonly closers: Closer[];
 }

@@ -124,7 +124,10 @@ export const runBroker: Command = async (args, terminal) => {
   if (!settings) return 1;
   const { startBroker } = await import('../broker/run.ts');
   return run('broker', terminal, async () => {
-    const running = await startBroker(settings, 'file' in place ? { reloadFrom: place.file } : {});
+    const running = await startBroker(settings, {
+      stopRequested: terminal.stopRequested,
+      ...('file' in place && { reloadFrom: place.file }),
+    });
     return { running, listening: { gRPC: running.grpc, issuer: running.issuer, admin: running.admin }, ready: Promise.resolve() };
   });
 };

@@ -28,7 +28,7 @@ interface Replica {
 interface Replicas {
   readonly stack: Stack;
   readonly api: ObjectServer;
-  readonly start: (name: string) => Promise<Replica>;
+  readonly start: (name: string, stopRequested?: Promise<void>) => Promise<Replica>;
 }
 
 /** Replicas have all in common but the directory of their leases; the proxies' bundle file is that of `a`. */
@@ -45,13 +45,13 @@ const prepare = async (t: Test, clock: Clock = systemClock): Promise<Replicas> =
   secret: outrider-keys
   configMap: outrider-trust
 `;
-  const start = async (name: string): Promise<Replica> => {
+  const start = async (name: string, stopRequested?: Promise<void>): Promise<Replica> => {
     const bundle = name === 'a' ? files.brokerCa : join(dir, `${name}-ca.pem`);
     const settings = (changes?: BrokerYaml): BrokerSettings => {
       const yaml = brokerYaml(files, stack.issuer.url, changes).replace(`${files.dir}/broker\n`, `${dir}/${name}\n`);
       return parseSettings(`${yaml.replace(files.brokerCa, bundle)}${shared}`, 'broker.yaml') as BrokerSettings;
     };
-    const broker = await startBroker(settings(), { clock, log: stack.log(name) });
+    const broker = await startBroker(settings(), { clock, log: stack.log(name), ...(stopRequested && { stopRequested }) });
     t.teardown(broker.close);
     return { broker, bundle: () => readFileSync(bundle, 'utf8'), apply: (providers) => broker.apply(settings({ providers })) };
   };
@@ -170,6 +170,10 @@ t.test('a broker that starts waits for the API server, is not ready and makes no
   const starting = start('b');
   await eventually(() => stack.logs.some((line) => /"role":"b".*503.*waiting for the keys that the brokers share/.test(line)));
   t.notOk(stack.logs.some((line) => /"role":"b".*ready/.test(line)));
+  const { promise: stopRequested, resolve: stop } = Promise.withResolvers<void>();
+  const stopped = t.rejects(start('c', stopRequested), { name: 'StoreError', message: /was asked to stop while it waited/ });
+  stop();
+  await stopped;
   api.isAway = false;
   const b = await starting;
   t.equal(b.bundle(), a.bundle());
@@ -201,13 +205,15 @@ t.test(
     clock.advance(30 * day);
     const newBundle = a.bundle().slice(oldBundle.length);
     for (const { broker } of [a, b]) {
+      // Its other server, which has the same certificate, is quicker to say no.
       await inTime(() =>
-        attestAt(broker, newBundle, stack.issuer.token()).then(
+        getJson(`https://127.0.0.1:${broker.issuer.port}/jwks`, newBundle).then(
           () => true,
           () => false,
         ),
       );
     }
+    clock.advance(Date.now() - clock.now());
     await t.rejects(attestAt(a.broker, oldBundle, stack.issuer.token()), { code: 'broker_untrusted' }, 'the new one signs');
     for (const [at, other] of [
       [a, b],
@@ -217,8 +223,7 @@ t.test(
       t.equal(svid.trustBundlePem, at.bundle(), 'whoever attests learns the whole bundle');
       await t.resolves(channelTo(t, other.broker, svid).getGrant('echo', ''));
     }
-    const jwks = (await jwksOf(a)) as { keys: { kid: string }[] };
-    t.strictSame(await jwksOf(b), jwks);
+    await inTime(async () => JSON.stringify(await jwksOf(a)) === JSON.stringify(await jwksOf(b)));
     const { expiresAtMs } = await attestAt(b.broker, b.bundle(), stack.issuer.token());
     t.ok(expiresAtMs > startedAt);
   },

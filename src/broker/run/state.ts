@@ -11,7 +11,7 @@ import type { BrokerSettings, SharedKeysSettings } from '../../settings/broker.t
 import { openTrustDomain, type TrustDomain, writeBundle } from '../authority.ts';
 import { createIssuer, type TokenIssuer } from '../issuer.ts';
 import { startLeaseSweep } from '../lease.ts';
-import { type BrokerStore, createSharedKeys, type KeyStore, openStore, withKeysFrom } from '../store.ts';
+import { type BrokerStore, createSharedKeys, type KeyStore, openStore, StoreError, withKeysFrom } from '../store.ts';
 import { createPublication, type Publication } from './publication.ts';
 import { startRotation } from './rotation.ts';
 
@@ -26,19 +26,21 @@ export interface State {
 export interface StateContext {
   readonly clock: Clock;
   readonly log: Log;
+  readonly stopRequested: Promise<void> | undefined;
   /** Closed in reverse. */
   readonly closers: Closer[];
 }
 
-export const openState = async (settings: BrokerSettings, { clock, log, closers }: StateContext): Promise<State> => {
+export const openState = async (settings: BrokerSettings, context: StateContext): Promise<State> => {
+  const { clock, log, closers } = context;
   const leases = await openStore(settings.stateDir);
   closers.push({ name: 'store', close: leases.close });
   const shared = settings.sharedKeys && openShared(settings.sharedKeys, log);
   const store = shared === undefined ? leases : withKeysFrom(shared.keys, leases);
   const publish: Publication = shared?.publish ?? (async () => async () => undefined);
 
-  const trustDomain = await patiently(() => openTrustDomain({ name: settings.trustDomain, store, clock, log }), clock, log);
-  const issuer = await patiently(() => createIssuer({ settings: settings.issuer, store, clock }), clock, log);
+  const trustDomain = await patiently(() => openTrustDomain({ name: settings.trustDomain, store, clock, log }), context);
+  const issuer = await patiently(() => createIssuer({ settings: settings.issuer, store, clock }), context);
 
   const listeners: (() => void)[] = [];
   let known = '';
@@ -77,7 +79,7 @@ const openShared = (place: SharedKeysSettings, log: Log): { readonly keys: KeySt
 };
 
 /** Again and again until the API server answers as it should; anything else that goes wrong is no matter of waiting. */
-const patiently = async <T>(open: () => Promise<T>, clock: Clock, log: Log): Promise<T> => {
+const patiently = async <T>(open: () => Promise<T>, { clock, log, stopRequested }: StateContext): Promise<T> => {
   for (let pauseMs: number = limits.reconnectPauseMinMs; ; pauseMs = Math.min(pauseMs * 2, limits.reconnectPauseMaxMs)) {
     try {
       return await open();
@@ -85,6 +87,10 @@ const patiently = async <T>(open: () => Promise<T>, clock: Clock, log: Log): Pro
       if (!(error instanceof ApiError)) throw error;
       log.warn({ error, pauseMs }, 'waiting for the keys that the brokers share');
     }
-    await new Promise<void>((resolve) => clock.after(pauseMs, resolve));
+    const isStopped = await new Promise<boolean>((resolve) => {
+      clock.after(pauseMs, () => resolve(false));
+      void stopRequested?.then(() => resolve(true));
+    });
+    if (isStopped) throw new StoreError('was asked to stop while it waited for the keys that the brokers share');
   }
 };
