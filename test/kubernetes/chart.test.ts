@@ -10,7 +10,6 @@ import { within } from './control-plane.ts';
 import {
   addressOf,
   brokerId,
-  chart,
   createNamespace,
   install,
   namespace,
@@ -86,8 +85,8 @@ const theTests = (t: Test, cluster: Cluster, empty: ReadonlySet<string>): void =
   const { api, controlPlane } = cluster;
 
   t.test('"helm lint --strict" has nothing to say, and a wrong value is refused before anything is installed', async (t) => {
-    t.match(await cluster.helm('lint', '--strict', chart, ...valuesFile(cluster, before)), /0 chart\(s\) failed/);
-    const refused = cluster.helm('install', 'mistaken', chart, '--namespace', namespace, '--set', 'broker.replicas=none');
+    t.match(await cluster.helm('lint', '--strict', cluster.chart, ...valuesFile(cluster, before)), /0 chart\(s\) failed/);
+    const refused = cluster.helm('install', 'mistaken', cluster.chart, '--namespace', namespace, '--set', 'broker.replicas=none');
     await t.rejects(refused, /broker\/replicas/);
     t.strictSame(
       [...(await inventory(api))].filter((object) => !empty.has(object)),

@@ -3,7 +3,7 @@
  * are shown. Needs root and what prepare.ts builds.
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -13,7 +13,6 @@ import type { Api } from './api.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { createNetwork, type Network } from './network.ts';
 import { type Node, startNode } from './node.ts';
-import { bundle } from './node/image.ts';
 import { binary, missingBinaries } from './prepare.ts';
 
 export interface Cluster {
@@ -23,14 +22,18 @@ export interface Cluster {
   readonly node: Node;
   /** For what the test writes. */
   readonly directory: string;
+  readonly chart: string;
   readonly helm: (...args: readonly string[]) => Promise<string>;
 }
+
+const root = join(import.meta.dirname, '../..');
+const built = join(root, 'dist');
 
 /** What is missing for a cluster here, or undefined. */
 const obstacle = (): string | undefined => {
   const missing = missingBinaries();
   if (missing.length > 0) return `${missing.join(', ')} is not built ("npm run pretest:kubernetes" does it)`;
-  if (!existsSync(join(bundle, 'main.js'))) return 'there is no bundle ("npm run build" makes it)';
+  if (!existsSync(join(built, 'main.js'))) return 'there is no bundle ("npm run build" makes it)';
   return podObstacle();
 };
 
@@ -62,9 +65,13 @@ export const startCluster = async (t: Test): Promise<Cluster> => {
     if (!t.passing()) for (const line of logs()) t.comment(line);
     for (const close of closing) await close();
   });
+  // Copies: what a test installs and runs is one thing, also while somebody edits or builds.
+  const [chart, bundle] = [join(directory, 'chart'), join(directory, 'bundle')];
+  cpSync(join(root, 'charts/outrider'), chart, { recursive: true });
+  cpSync(built, bundle, { recursive: true });
   const controlPlane = await startControlPlane(network, join(directory, 'control-plane'));
   closing.unshift(controlPlane.close);
-  const node = await startNode(controlPlane.api, network, join(directory, 'node'), memory);
+  const node = await startNode(controlPlane.api, network, join(directory, 'node'), memory, bundle);
   closing.unshift(node.close);
   const endOf = (text: string): string =>
     text
@@ -91,5 +98,5 @@ export const startCluster = async (t: Test): Promise<Cluster> => {
       throw new Error(`helm ${args.join(' ')}: ${stderr || message}\n${stdout}`, { cause: error });
     }
   };
-  return { api: controlPlane.api, network, controlPlane, node, directory, helm };
+  return { api: controlPlane.api, network, controlPlane, node, directory, chart, helm };
 };

@@ -6,7 +6,6 @@ import type { Kube } from './api.ts';
 import type { Cluster } from './cluster.ts';
 import { within } from './control-plane.ts';
 
-export const chart = join(import.meta.dirname, '../../charts/outrider');
 export const release = 'outrider';
 export const namespace = 'outrider';
 export const trustDomain = 'outrider.test';
@@ -32,12 +31,12 @@ export const install = async (
   values: Values = {},
   roles: readonly Role[] = ['broker', 'collector', 'injector'],
 ): Promise<void> => {
-  await cluster.helm('install', release, chart, '--create-namespace', ...common, ...valuesFile(cluster, values));
+  await cluster.helm('install', release, cluster.chart, '--create-namespace', ...common, ...valuesFile(cluster, values));
   await readyRoles(cluster, roles);
 };
 
 export const upgrade = (cluster: Cluster, values: Values = {}, ...more: readonly string[]): Promise<string> =>
-  cluster.helm('upgrade', release, chart, ...common, ...valuesFile(cluster, values), ...more);
+  cluster.helm('upgrade', release, cluster.chart, ...common, ...valuesFile(cluster, values), ...more);
 
 const kinds: Readonly<Record<Role, string>> = { broker: 'deployments', collector: 'statefulsets', injector: 'deployments' };
 

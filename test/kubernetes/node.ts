@@ -42,7 +42,7 @@ const every = (periodMs: number, work: () => Promise<void>): (() => Promise<void
   };
 };
 
-export const startNode = async (api: Api, network: Network, directory: string, memory: string): Promise<Node> => {
+export const startNode = async (api: Api, network: Network, directory: string, memory: string, bundle: string): Promise<Node> => {
   const logs = join(directory, 'logs');
   const claims = join(directory, 'claims');
   for (const made of [logs, claims, memory]) mkdirSync(made, { recursive: true });
@@ -117,6 +117,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
           written.add(file);
           return file;
         },
+        bundle,
         claim,
         hosts: (where) => [...services.hosts(where), ...Object.entries(extra).map(([host, address]) => `${address} ${host}`)],
       }),

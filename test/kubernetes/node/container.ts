@@ -78,9 +78,10 @@ export const planOf = async (
   place: Pick<Plan, 'directory' | 'log' | 'inNetwork'> & {
     readonly environment: Readonly<Record<string, string>>;
     readonly etc: readonly Mount[];
+    readonly bundle: string;
   },
 ): Promise<Plan> => {
-  const image = imageOf(container['image'] as string);
+  const image = imageOf(container['image'] as string, place.bundle);
   const podContext = (pod['spec'].securityContext ?? {}) as Kube;
   const context = { ...podContext, ...(container['securityContext'] as Kube | undefined) } as Kube;
   const uid = (context['runAsUser'] as number | undefined) ?? image.uid;

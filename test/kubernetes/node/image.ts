@@ -17,12 +17,11 @@ export interface Image {
 }
 
 const dockerfile = join(import.meta.dirname, '../../../Dockerfile');
-export const bundle = join(import.meta.dirname, '../../../dist');
 
 const plain: Image = { entrypoint: [], command: [], environment: {}, uid: 0, gid: 0, files: {} };
 
 /** The last stage, or the one with this name. */
-const fromDockerfile = (stage?: string): Image => {
+const fromDockerfile = (bundle: string, stage?: string): Image => {
   const stages = readFileSync(dockerfile, 'utf8').split(/^(?=FROM )/m);
   const text = stage === undefined ? stages.at(-1) : stages.find((one) => new RegExp(`^FROM .* AS ${stage}$`, 'm').test(one));
   if (text === undefined) throw new Error(`the Dockerfile has no stage ${stage}`);
@@ -42,9 +41,10 @@ const fromDockerfile = (stage?: string): Image => {
 /** `registry.example/any/outrider:1.2@sha256:…` → outrider */
 const nameOf = (reference: string): string => (reference.split('/').at(-1) as string).split(/[:@]/, 1)[0] as string;
 
-export const imageOf = (reference: string): Image => {
+/** `bundle`: what `npm run build` made. */
+export const imageOf = (reference: string, bundle: string): Image => {
   const name = nameOf(reference);
-  if (name === 'outrider') return fromDockerfile();
-  if (name === 'outrider-steer') return fromDockerfile('steer');
+  if (name === 'outrider') return fromDockerfile(bundle);
+  if (name === 'outrider-steer') return fromDockerfile(bundle, 'steer');
   return plain;
 };

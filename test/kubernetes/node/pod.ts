@@ -20,6 +20,7 @@ export interface PodTerms {
   readonly directory: string;
   readonly memory: string;
   readonly logFile: (container: string) => string;
+  readonly bundle: string;
   readonly claim: (namespace: string, name: string) => Promise<string>;
   /** Lines of /etc/hosts for a namespace. */
   readonly hosts: (namespace: string) => readonly string[];
@@ -105,6 +106,7 @@ export const runPod = (pod: Kube, terms: PodTerms): RunningPod => {
       planOf(pod, container, lookups, {
         directory: own,
         log: terms.logFile(container['name'] as string),
+        bundle: terms.bundle,
         inNetwork: (command) => network.within(command, sandbox),
         environment: {
           HOSTNAME: (spec['hostname'] as string | undefined) ?? name,
