@@ -222,7 +222,7 @@ const broker: Description = {
       title: 'Keys',
       queries: [
         ['max(outrider_broker_signing_keys)', 'published signing keys'],
-        ['max(outrider_broker_static_credentials) by (provider)', 'targets with static {{provider}}'],
+        ['max by (provider) (outrider_broker_static_credentials)', 'targets with static {{provider}}'],
       ],
     },
   ],
