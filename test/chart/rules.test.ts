@@ -32,16 +32,11 @@ const { tests } = parse(textOf(cases)) as { readonly tests: readonly Case[] };
 t.test('each rule gives what its case says', { timeout: 120_000 }, async (t) => {
   if (!hasPromtool(t)) return;
   const withoutAnnotations = ({ annotations: _annotations, ...rule }: Rule): object => rule;
-  const directory = directoryOf(t, {
-    ...Object.fromEntries(
-      files.map((name) => [
-        name,
-        stringify({
-          groups: groupsIn(readFileSync(pathOf(name), 'utf8')).map((group) => ({ ...group, rules: group.rules.map(withoutAnnotations) })),
-        }),
-      ]),
-    ),
-  });
+  const bare = (name: string): string =>
+    stringify({
+      groups: groupsIn(readFileSync(pathOf(name), 'utf8')).map((group) => ({ ...group, rules: group.rules.map(withoutAnnotations) })),
+    });
+  const directory = directoryOf(t, Object.fromEntries(files.map((name) => [name, bare(name)])));
   const file = join(directory, 'cases.yaml');
   writeFileSync(file, textOf(cases));
   const { status, stdout, stderr } = runPromtool('test', 'rules', file);
