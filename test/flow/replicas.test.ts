@@ -12,7 +12,7 @@ import { parseSettings } from '../../src/settings/document.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { configMapPath, type ObjectServer, secretPath, startObjectServer } from '../fakes/object-server.ts';
 import { field } from '../fakes/recorder.ts';
-import { attestAt, channelTo, getJson, metricsOf } from '../support/broker.ts';
+import { attestAt, channelTo, freePort, getJson, metricsOf } from '../support/broker.ts';
 import { directoryOf } from '../support/directory.ts';
 import { dial, exchange, wholeResponse } from '../support/path.ts';
 import { type BrokerYaml, brokerYaml, eventually, host, metric, prepareStack, type Stack } from '../support/stack.ts';
@@ -28,7 +28,7 @@ interface Replica {
 interface Replicas {
   readonly stack: Stack;
   readonly api: ObjectServer;
-  readonly start: (name: string, stopRequested?: Promise<void>) => Promise<Replica>;
+  readonly start: (name: string, more?: { readonly stopRequested?: Promise<void>; readonly adminPort?: number }) => Promise<Replica>;
 }
 
 /** Replicas have all in common but the directory of their leases; the proxies' bundle file is that of `a`. */
@@ -45,11 +45,12 @@ const prepare = async (t: Test, clock: Clock = systemClock): Promise<Replicas> =
   secret: outrider-keys
   configMap: outrider-trust
 `;
-  const start = async (name: string, stopRequested?: Promise<void>): Promise<Replica> => {
+  const start: Replicas['start'] = async (name, { stopRequested, adminPort = 0 } = {}) => {
     const bundle = name === 'a' ? files.brokerCa : join(dir, `${name}-ca.pem`);
     const settings = (changes?: BrokerYaml): BrokerSettings => {
       const yaml = brokerYaml(files, stack.issuer.url, changes).replace(`${files.dir}/broker\n`, `${dir}/${name}\n`);
-      return parseSettings(`${yaml.replace(files.brokerCa, bundle)}${shared}`, 'broker.yaml') as BrokerSettings;
+      const own = yaml.replace(files.brokerCa, bundle).replace('admin: 127.0.0.1:0', `admin: 127.0.0.1:${adminPort}`);
+      return parseSettings(`${own}${shared}`, 'broker.yaml') as BrokerSettings;
     };
     const broker = await startBroker(settings(), { clock, log: stack.log(name), ...(stopRequested && { stopRequested }) });
     t.teardown(broker.close);
@@ -167,11 +168,18 @@ t.test('a broker that starts waits for the API server, is not ready and makes no
   api.isAway = true;
   const svid = await attestAt(a.broker, a.bundle(), stack.issuer.token());
   await t.resolves(channelTo(t, a.broker, svid).getGrant('echo', ''));
-  const starting = start('b');
+  const adminPort = await freePort();
+  const starting = start('b', { adminPort });
   await eventually(() => stack.logs.some((line) => /"role":"b".*503.*waiting for the keys that the brokers share/.test(line)));
+  const look = (path: string) => fetch(`http://127.0.0.1:${adminPort}${path}`);
+  t.equal((await look('/livez')).status, 200, 'nobody needs to restart it');
+  const ready = await look('/readyz');
+  t.equal(ready.status, 503);
+  t.match(await ready.text(), 'waiting for the keys of the trust domain');
+  t.match(await (await look('/metrics')).text(), 'outrider_broker_');
   t.notOk(stack.logs.some((line) => /"role":"b".*ready/.test(line)));
   const { promise: stopRequested, resolve: stop } = Promise.withResolvers<void>();
-  const stopped = t.rejects(start('c', stopRequested), { name: 'StoreError', message: /was asked to stop while it waited/ });
+  const stopped = t.rejects(start('c', { stopRequested }), { name: 'StoreError', message: /was asked to stop while it waited/ });
   stop();
   await stopped;
   api.isAway = false;
