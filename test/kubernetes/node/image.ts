@@ -1,7 +1,7 @@
 /**
  * What stands in for images: there is no registry and no container runtime here, so a container's file system is this machine's, with the
  * image's own files laid over it. Outrider's images are read from the Dockerfile: the bundle of this checkout with its entrypoint, environment and user.
- * Any other image has nothing of its own and runs the `command` of its container, as root unless the pod says otherwise.
+ * `node` has Node. Any other image has nothing of its own and runs the `command` of its container, as root unless the pod says otherwise.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -46,5 +46,7 @@ export const imageOf = (reference: string, bundle: string): Image => {
   const name = nameOf(reference);
   if (name === 'outrider') return fromDockerfile(bundle);
   if (name === 'outrider-steer') return fromDockerfile(bundle, 'steer');
+  // For programs on Node, which need not be installed on this machine.
+  if (name === 'node') return { ...plain, files: { '/usr/local/bin/node': process.execPath } };
   return plain;
 };
