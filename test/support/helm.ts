@@ -1,13 +1,14 @@
 /**
- * Programs that judge the chart: helm and promtool. Helm is OUTRIDER_HELM, the one in the cache of test/kubernetes, or one on PATH. Where
- * there is none, tests say so and leave the case out, unless OUTRIDER_REQUIRE_CLIENTS is set.
+ * Programs that judge the chart: helm and promtool. Helm is OUTRIDER_HELM, the one that test/kubernetes/prepare.ts builds, or one on PATH.
+ * Where there is none, tests say so and leave the case out, unless OUTRIDER_REQUIRE_CLIENTS is set.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import type { Test } from 'tap';
 import { parseAllDocuments } from 'yaml';
+import { binary } from '../kubernetes/prepare.ts';
 import { root } from './source-tree.ts';
 
 export const chart = join(root, 'charts/outrider');
@@ -18,12 +19,10 @@ const onPath = (name: string): string | undefined =>
     .map((dir) => join(dir, name))
     .find((file) => existsSync(file));
 
-const cached = (name: string): string | undefined => {
-  const file = join(process.env['OUTRIDER_KUBERNETES_CACHE'] ?? join(homedir(), '.cache/outrider-kubernetes'), 'bin', name);
-  return existsSync(file) ? file : undefined;
-};
+/** Built by test/kubernetes/prepare.ts. */
+const built = existsSync(binary('helm')) ? binary('helm') : undefined;
 
-const helm = process.env['OUTRIDER_HELM'] ?? cached('helm') ?? onPath('helm');
+const helm = process.env['OUTRIDER_HELM'] ?? built ?? onPath('helm');
 const promtool = onPath('promtool');
 
 /** Runs `body` with the program, or says that it was left out. */
