@@ -9,6 +9,9 @@ import { type LogLevel, log } from './logging.ts';
 import { missingFiles } from './missing-files.ts';
 import { objectName } from './text.ts';
 
+export { memoryLimitMin } from './injector/references.ts';
+export { type InjectionMode, injectionModes, type SidecarLogLevel, sidecarLogLevels } from './injector/sidecar.ts';
+export type { SidecarResources } from './injector/sidecar.ts';
 export type { ServingSettings, SidecarSettings };
 
 export interface InjectorSettings {
