@@ -17,9 +17,9 @@ interface Group {
 /** Groups of a rule file. */
 export const groupsIn = (text: string): readonly Group[] => (parse(text) as { readonly groups: readonly Group[] }).groups;
 
-/** What stands for a label or a value when nobody has been alerted. */
+/** What stands for a label or a value when nobody has been alerted. Not in angle brackets, which Markdown takes for HTML. */
 const withoutTemplates = (text: string): string =>
-  text.replaceAll(/\{\{ \$labels\.(\w+) \}\}/g, '<$1>').replaceAll(/\{\{ \$value[^}]*\}\}/g, '<value>');
+  text.replaceAll(/\{\{ \$labels\.(\w+) \}\}/g, (_, label: string) => label.toUpperCase()).replaceAll(/\{\{ \$value[^}]*\}\}/g, 'VALUE');
 
 const section = ({ alert, labels, annotations }: Rule): string => {
   const { summary, description, runbook } = annotations as Readonly<Record<'summary' | 'description' | 'runbook', string>>;
