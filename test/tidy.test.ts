@@ -153,6 +153,7 @@ const revealing = [
   'src/broker/store/sqlite.ts',
   'src/core/secret.ts',
   'src/injector/certificate-store.ts',
+  'src/injector/server.ts',
   'src/net/api-server.ts',
   'src/net/chain.ts',
   'src/net/outbound/trust.ts',

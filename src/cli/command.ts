@@ -10,6 +10,7 @@ const commands: Readonly<Record<CommandName, () => Promise<Command>>> = {
   broker: async () => (await import('./role.ts')).runBroker,
   collector: async () => (await import('./role.ts')).runCollector,
   proxy: async () => (await import('./role.ts')).runProxy,
+  injector: async () => (await import('./role.ts')).runInjector,
   run: async () => (await import('./run.ts')).runRun,
   steer: async () => (await import('./steer.ts')).runSteer,
   demo: async () => (await import('./demo.ts')).runDemo,

@@ -1,11 +1,12 @@
 /** What `--help` says: one text for all, one for each command. */
-export const commandNames = ['broker', 'collector', 'proxy', 'run', 'steer', 'demo', 'echo', 'check', 'events'] as const;
+export const commandNames = ['broker', 'collector', 'proxy', 'injector', 'run', 'steer', 'demo', 'echo', 'check', 'events'] as const;
 export type CommandName = (typeof commandNames)[number];
 
 const summaries: Readonly<Record<CommandName, string>> = {
   broker: 'attest workloads, decide by policy, hand out short-lived credentials',
   collector: 'take access events in, store them, then acknowledge',
   proxy: "the workload's egress proxy: inject credentials, leave evidence",
+  injector: 'the admission webhook that puts the proxy into Kubernetes pods',
   run: 'a proxy for the life of one command: laptops, scripts, CI jobs',
   steer: 'rules that bring every TCP connection of a network namespace to the proxy (iptables)',
   demo: 'all of it in one process, with a stand-in cluster issuer and an echo target',
@@ -28,7 +29,7 @@ export const overview = (): string =>
     'In a clone of the repository: npm run -s outrider -- <command> [options]; npm start is the demo.',
   ].join('\n');
 
-const roleHelp = (role: 'broker' | 'collector' | 'proxy', example = role as string): string[] => [
+const roleHelp = (role: 'broker' | 'collector' | 'proxy' | 'injector', example = role as string): string[] => [
   `outrider ${role} --config FILE | --config-env NAME`,
   '',
   `Runs the ${role}: ${summaries[role]}.`,
@@ -48,6 +49,7 @@ const helps: Readonly<Record<CommandName, readonly string[]>> = {
   ],
   collector: roleHelp('collector'),
   proxy: roleHelp('proxy'),
+  injector: roleHelp('injector', 'injector-kubernetes'),
   run: [
     'outrider run --config FILE [--ready-timeout SECONDS] [--] COMMAND [ARGUMENT…]',
     '',

@@ -158,3 +158,13 @@ export const runProxy: Command = async (args, terminal) => {
     return { running, listening, ready: running.ready() };
   });
 };
+
+export const runInjector: Command = async (args, terminal) => {
+  const settings = settingsFor('injector', configurationOf(args, 'injector'), terminal);
+  if (!settings) return 1;
+  const { startInjector } = await import('../injector/run.ts');
+  return run('injector', terminal, async () => {
+    const running = await startInjector(settings);
+    return { running, listening: { webhook: running.webhook, admin: running.admin }, ready: running.ready() };
+  });
+};

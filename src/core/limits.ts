@@ -343,6 +343,12 @@ export const limits = {
   webhookPollMs: 10_000,
   /** How often namespaces and pods are counted: what a new namespace waits for its trust at most, were admission not to bring it. */
   censusPollMs: 30_000,
+  /** An AdmissionReview: an object of at most 3 MiB, as the API server takes them, and what is around it. */
+  webhookBodyBytesMax: 4 * 1024 * 1024,
+  /** Connections of API servers; each keeps a few. */
+  webhookConnectionsMax: 256,
+  /** How long a pod's admission waits for the trust domain's authorities to be in its namespace: below the webhook's own 5 s. */
+  trustEnsureTimeoutMs: 2_000,
   /** Kubernetes Events waiting to be sent; they are remarks, and more are dropped. */
   remarksMax: 100,
 

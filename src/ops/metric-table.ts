@@ -71,6 +71,15 @@ export const metricTable = {
   outrider_collector_store_duration_seconds: histogram([], 'Time to store a batch durably.'),
   outrider_collector_svid_expiry_timestamp_seconds: gauge([], 'When the current SVID expires, Unix time; 0 before the first.'),
   outrider_collector_svid_renewals_total: counter(['result'], 'Attestations, by result (ok or a fault code).'),
+
+  // Injector
+  outrider_injector_reviews_total: counter(['result'], 'Admission reviews answered, by result (injected, unchanged, denied, failed).'),
+  outrider_injector_review_duration_seconds: histogram([], 'Time to answer a review.'),
+  outrider_injector_pods: gauge(['namespace', 'state'], 'Pods that have not ended where there should be a proxy, in labelled namespaces or labelled themselves, by state (injected, uninjected, opted_out).'),
+  outrider_injector_serving_certificate_expiry_timestamp_seconds: gauge([], "When the webhook's certificate expires, Unix time; 0 before the first."),
+  outrider_injector_webhook_ca_current: gauge([], 'Whether every webhook of the configuration has our authorities as caBundle (1) or not (0); 1 where somebody else looks after that.'),
+  outrider_injector_trust_published_namespaces: gauge([], "Namespaces in which the trust domain's authorities are current."),
+  outrider_injector_api_failures_total: counter(['operation'], 'Calls to the API server that failed, by operation (secret, webhook_configuration, trust, census, event).'),
 } satisfies Record<string, MetricRow>;
 
 export type MetricName = keyof typeof metricTable;

@@ -7,7 +7,7 @@ import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
 import { limits } from '../core/limits.ts';
 import { type MetricLabels, type MetricName, type MetricRow, metricTable } from './metric-table.ts';
 
-export type Role = 'proxy' | 'broker' | 'collector';
+export type Role = 'proxy' | 'broker' | 'collector' | 'injector';
 
 export interface Metrics {
   /** Adds to a counter or gauge. */

@@ -12,7 +12,7 @@ import { objectName } from './text.ts';
 export { memoryLimitMin } from './injector/references.ts';
 export { type InjectionMode, injectionModes, type SidecarLogLevel, sidecarLogLevels } from './injector/sidecar.ts';
 export type { SidecarResources } from './injector/sidecar.ts';
-export type { ServingSettings, SidecarSettings };
+export type { ListenAddress, ServingSettings, SidecarSettings };
 
 export interface InjectorSettings {
   readonly kind: 'injector';
