@@ -89,7 +89,6 @@ t.test('Prometheus and an installation', async (t) => {
   if (!clustersArePossible(t) || !prometheusIsHere(t)) return;
   const cluster = await startCluster(t);
   await install(cluster, values());
-  await createNamespace(cluster, 'monitoring');
   await createNamespace(cluster, 'shop', { 'outrider.dev/inject': 'enabled' });
   const pod = {
     metadata: { name: 'app' },

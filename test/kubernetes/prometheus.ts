@@ -1,6 +1,6 @@
 /**
- * A real Prometheus that finds the cluster's pods through the API server, as a Prometheus operator would make it from the chart's PodMonitor and
- * ServiceMonitors, and reads the chart's own rules.
+ * A real Prometheus that scrapes the cluster's pods, found by the labels and port names of the chart's PodMonitor and ServiceMonitors, and reads
+ * the chart's own rules.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,9 +8,11 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { freePort } from '../support/free-port.ts';
+import { writeWhole } from '../support/stack.ts';
+import type { Kube } from './api.ts';
 import type { Cluster } from './cluster.ts';
 import { within } from './control-plane.ts';
-import { httpGet } from './installation.ts';
+import { addressOf, httpGet } from './installation.ts';
 
 export interface Sample {
   readonly metric: Readonly<Record<string, string>>;
@@ -44,55 +46,58 @@ export const prometheusIsHere = (t: Test): boolean => {
   return false;
 };
 
-/** Pods with a port of this name; labels as the operator gives them. */
-const job = (cluster: Cluster, name: string, port: string, pods: string, honorLabels = false): object => {
-  const { api, directory } = cluster;
-  const place = {
-    tls_config: { ca_file: join(directory, 'prometheus/ca.pem') },
-    authorization: { credentials_file: join(directory, 'prometheus/token') },
-  };
-  return {
-    job_name: name,
-    honor_labels: honorLabels,
-    kubernetes_sd_configs: [{ role: 'pod', api_server: api.url, ...place, selectors: [{ role: 'pod', label: pods }] }],
-    relabel_configs: [
-      { source_labels: ['__meta_kubernetes_pod_container_port_name'], regex: port, action: 'keep' },
-      { source_labels: ['__meta_kubernetes_namespace'], target_label: 'namespace' },
-      { source_labels: ['__meta_kubernetes_pod_name'], target_label: 'pod' },
-      { source_labels: ['__meta_kubernetes_pod_container_name'], target_label: 'container' },
-    ],
-  };
+interface Container {
+  readonly name: string;
+  readonly ports?: readonly { readonly name?: string; readonly containerPort: number }[];
+}
+
+/** What the operator's discovery yields for a port's name: Debian's Prometheus has no discovery of Kubernetes built in. */
+const targetsOf = (pods: readonly Kube[], port: string): object[] =>
+  pods
+    .filter((pod) => pod['status']?.phase === 'Running')
+    .flatMap((pod) =>
+      ([...(pod['spec'].initContainers ?? []), ...pod['spec'].containers] as Container[]).flatMap(({ name: container, ports = [] }) =>
+        ports
+          .filter(({ name }) => name === port)
+          .map(({ containerPort }) => ({
+            targets: [`${addressOf(pod)}:${containerPort}`],
+            labels: { namespace: pod.metadata.namespace, pod: pod.metadata.name, container },
+          })),
+      ),
+    );
+
+/** Job → label selector of its pods, and the name of their port: those of the chart's monitors. */
+const jobs: Readonly<Record<string, { readonly pods: string; readonly port: string }>> = {
+  ...Object.fromEntries(
+    ['broker', 'collector', 'injector'].map((role) => [
+      role,
+      { pods: `app.kubernetes.io/name=outrider,app.kubernetes.io/component=${role}`, port: 'metrics' },
+    ]),
+  ),
+  proxies: { pods: 'outrider.dev/injected=true', port: 'outrider-metrics' },
 };
 
-const rights = {
-  clusterRole: { metadata: { name: 'prometheus' }, rules: [{ apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch'] }] },
-  binding: {
-    metadata: { name: 'prometheus' },
-    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'prometheus' },
-    subjects: [{ kind: 'ServiceAccount', name: 'default', namespace: 'monitoring' }],
-  },
-};
-
-/** Its namespace `monitoring` is there already. */
 export const startPrometheus = async (t: Test, cluster: Cluster): Promise<Prometheus> => {
-  const { api, directory } = cluster;
-  const home = join(directory, 'prometheus');
+  const home = join(cluster.directory, 'prometheus');
   mkdirSync(home);
-  await api.create('/apis/rbac.authorization.k8s.io/v1/clusterroles', rights.clusterRole);
-  await api.create('/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', rights.binding);
-  const token = await api.create('/api/v1/namespaces/monitoring/serviceaccounts/default/token', { spec: { expirationSeconds: 3600 } });
-  writeFileSync(join(home, 'token'), token['status'].token as string, { mode: 0o600 });
-  writeFileSync(join(home, 'ca.pem'), api.caPem);
-  const role = (name: string): string => `app.kubernetes.io/name=outrider,app.kubernetes.io/component=${name}`;
+  const discover = async (): Promise<void> => {
+    for (const [job, { pods, port }] of Object.entries(jobs)) {
+      const found = await cluster.api.list(`/api/v1/pods?labelSelector=${encodeURIComponent(pods)}`);
+      writeWhole(join(home, `${job}.json`), JSON.stringify(targetsOf(found, port)));
+    }
+  };
+  await discover();
   writeFileSync(
     join(home, 'prometheus.yml'),
     JSON.stringify({
       global: { scrape_interval: '1s', scrape_timeout: '1s', evaluation_interval: '1s' },
       rule_files: ['recording-rules.yaml', 'alerts.yaml'].map((name) => join(cluster.chart, 'files', name)),
-      scrape_configs: [
-        ...['broker', 'collector', 'injector'].map((name) => job(cluster, name, 'metrics', role(name), name === 'injector')),
-        job(cluster, 'proxies', 'outrider-metrics', 'outrider.dev/injected=true'),
-      ],
+      scrape_configs: Object.keys(jobs).map((job) => ({
+        job_name: job,
+        // The injector's own `namespace` says which it counts in.
+        honor_labels: job === 'injector',
+        file_sd_configs: [{ files: [join(home, `${job}.json`)] }],
+      })),
     }),
   );
   const port = await freePort();
@@ -109,7 +114,9 @@ export const startPrometheus = async (t: Test, cluster: Cluster): Promise<Promet
   );
   closeSync(log);
   const exited = once(child, 'exit');
+  const following = setInterval(() => void discover().catch(() => undefined), 1_000);
   t.teardown(async () => {
+    clearInterval(following);
     child.kill('SIGKILL');
     await exited;
   });
