@@ -27,6 +27,7 @@ interface Source {
   /** How long it takes on two cores with nothing downloaded or compiled before. */
   readonly usual: string;
   readonly linkerFlags?: string;
+  readonly tags?: string;
 }
 
 const [, kubernetesMinor = ''] = kubernetesVersion.split('.');
@@ -42,6 +43,8 @@ const kubernetes = (name: string, usual: string): Source => ({
   linkerFlags: Object.entries({ gitVersion: `v${kubernetesVersion}`, gitMajor: '1', gitMinor: kubernetesMinor })
     .map(([name, value]) => `-X ${versionPackage}.${name}=${value}`)
     .join(' '),
+  // Releases before 1.31 have cloud providers in them, whose module is not to be had for all of them.
+  ...(Number(kubernetesMinor) < 31 ? { tags: 'providerless' } : {}),
 });
 
 const sources: Readonly<Record<Binary, Source>> = {
@@ -104,7 +107,18 @@ const build = (name: Binary): void => {
     writeFileSync(join(directory, 'go.mod'), moduleFile(directory, source));
   }
   const made = `${binary(name)}.made`;
-  go(directory, 'build', '-trimpath', '-ldflags', `-s -w ${source.linkerFlags ?? ''}`, '-o', made, source.package);
+  go(
+    directory,
+    'build',
+    '-trimpath',
+    '-tags',
+    source.tags ?? '',
+    '-ldflags',
+    `-s -w ${source.linkerFlags ?? ''}`,
+    '-o',
+    made,
+    source.package,
+  );
   renameSync(made, binary(name));
 };
 
