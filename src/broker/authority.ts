@@ -68,11 +68,15 @@ export const openTrustDomain = async ({ name, store, clock, log }: TrustDomainOp
   const load = (stored: StoredAuthority): Known =>
     known.find(({ certificatePem }) => certificatePem === stored.certificatePem) ?? loadStored(stored, name, store.name);
 
-  const decide = async (before: readonly StoredAuthority[]): Promise<readonly StoredAuthority[] | undefined> => {
+  const decide = async (found: readonly StoredAuthority[]): Promise<readonly StoredAuthority[] | undefined> => {
     const nowMs = clock.now();
+    // A store that was emptied under a running broker (a tool that puts objects back as they were made) gets back what everybody trusts.
+    const isGone = found.length === 0 && known.length > 0;
+    const before = isGone ? known.map(({ stored }) => stored) : found;
+    if (isGone) log.warn({ trustDomain: name }, `the authorities are gone from ${store.name} and are put back`);
     const { create, keep } = planAuthorities(inOrder(before.map(load)), nowMs, authoritySchedule);
     hasExpired = keep.length === 0 && before.length > 0;
-    if (create === undefined && keep.length === before.length) return undefined;
+    if (create === undefined && keep.length === found.length) return undefined;
     const kept = keep.map(({ stored }) => stored);
     return create === undefined ? kept : [...kept, makeAuthority(name, nowMs, create.signsFromMs)];
   };

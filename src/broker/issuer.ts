@@ -71,10 +71,12 @@ export const createIssuer = async ({ settings, store, clock }: IssuerOptions): P
   let rotating: Promise<void> | undefined;
 
   const load = (stored: StoredKey): SigningKey => keys.find(({ kid }) => kid === stored.kid) ?? loadSigningKey(stored);
-  const decide = async (before: readonly StoredKey[]): Promise<readonly StoredKey[] | undefined> => {
+  const decide = async (found: readonly StoredKey[]): Promise<readonly StoredKey[] | undefined> => {
+    // A store that was emptied under a running broker gets back what verifiers know.
+    const before = found.length === 0 ? keys.map(storable) : found;
     const isOutdated = isStarting && before.at(-1)?.algorithm !== settings.algorithm;
     const { create, forget } = planRotation(inOrder(before), clock.now(), settings, isOutdated);
-    if (create === undefined && forget.length === 0) return undefined;
+    if (create === undefined && forget.length === 0 && before === found) return undefined;
     const made = create === undefined ? [] : [storable(await createSigningKey(settings.algorithm, clock.now(), create.signsFromMs))];
     return [...before.filter(({ kid }) => !forget.includes(kid)), ...made];
   };

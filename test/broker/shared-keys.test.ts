@@ -108,6 +108,30 @@ t.test('two brokers that start at the same time on an empty Secret have one auth
   t.strictSame(other.issuer.jwks(), one.issuer.jwks());
 });
 
+t.test('a Secret that is emptied under running brokers gets back what they have, and from one of them alone', async (t) => {
+  const { keys, put, server } = await rig(t);
+  const clock = createFakeClock();
+  const { log, lines } = createLogLines();
+  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
+  const start = async () => {
+    const store = keys();
+    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
+    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
+  };
+  const [one, other] = [await start(), await start()];
+  const [bundle, jwks] = [one.trustDomain.bundlePem(), one.issuer.jwks()];
+  put(secretPath, {});
+  for (const { trustDomain, issuer } of [one, other]) {
+    await trustDomain.rotate();
+    await issuer.rotate();
+    t.equal(trustDomain.bundlePem(), bundle);
+    t.strictSame(issuer.jwks(), jwks);
+  }
+  t.equal((await start()).trustDomain.bundlePem(), bundle);
+  t.equal(server.answered.filter((line) => line === `PUT ${secretPath} 200`).length, 4, 'twice at the start, twice again');
+  t.match(lines.join(''), /"level":"warn".*the authorities are gone from Secret outrider\/outrider-keys and are put back/);
+});
+
 t.test('what is damaged, newer, or of another trust domain is refused with what to do, and nothing of it is shown', async (t) => {
   const { put, data, keys } = await rig(t);
   const written = (change: object): string => JSON.stringify({ version: 1, authorities: [], signingKeys: [], ...change });
