@@ -164,7 +164,7 @@ if (import.meta.main) {
     `dist/main.js and ${code.length - 1} chunks, ${kib(code)} in all, ${statSync(join(root, 'dist/main.js')).size} B before a command is chosen`,
   );
   console.log(`  beside it  ${besideBundle.join(', ')}`);
-  for (const role of ['broker', 'collector', 'proxy']) {
+  for (const role of ['broker', 'collector', 'proxy', 'injector']) {
     const outputs = reachable(metafile, `src/${role}/run.ts`);
     console.log(`  ${role.padEnd(10)} ${kib(outputs)}, ${packagesIn(metafile, outputs).length} packages`);
   }
