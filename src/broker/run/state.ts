@@ -7,6 +7,7 @@ import { ApiError, createApiServer } from '../../net/api-server.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Closer } from '../../ops/drain.ts';
 import type { Log } from '../../ops/log.ts';
+import type { Metrics } from '../../ops/metrics.ts';
 import type { BrokerSettings, SharedKeysSettings } from '../../settings/broker.ts';
 import { openTrustDomain, type TrustDomain, writeBundle } from '../authority.ts';
 import { createIssuer, type TokenIssuer } from '../issuer.ts';
@@ -26,13 +27,14 @@ export interface State {
 export interface StateContext {
   readonly clock: Clock;
   readonly log: Log;
+  readonly metrics: Pick<Metrics, 'add'>;
   readonly stopRequested: Promise<void> | undefined;
   /** Closed in reverse. */
   readonly closers: Closer[];
 }
 
 export const openState = async (settings: BrokerSettings, context: StateContext): Promise<State> => {
-  const { clock, log, closers } = context;
+  const { clock, log, metrics, closers } = context;
   const leases = await openStore(settings.stateDir);
   closers.push({ name: 'store', close: leases.close });
   const shared = settings.sharedKeys && openShared(settings.sharedKeys, log);
@@ -53,17 +55,23 @@ export const openState = async (settings: BrokerSettings, context: StateContext)
     known = now;
     for (const changed of listeners) changed();
   };
+  const count = (result: 'ok' | 'failed'): void => metrics.add('outrider_broker_key_checks_total', { result });
   const rotate = async (): Promise<void> => {
     const finish = await publish();
     try {
       await trustDomain.rotate();
       await issuer.rotate();
+      count('ok');
+    } catch (error) {
+      count('failed');
+      throw error;
     } finally {
       // Which one signs is a matter of time as well, and that goes on when the store does not answer.
       follow();
     }
     await finish(trustDomain.bundlePem());
   };
+  count('ok');
   follow();
   await (await publish())(trustDomain.bundlePem());
   const nextRotationMs = (): number => Math.min(trustDomain.nextRotationMs(), issuer.nextRotationMs());
