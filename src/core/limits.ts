@@ -3,6 +3,7 @@
  * Durations in milliseconds, sizes in bytes.
  */
 import { injectorLimits } from './limits/injector.ts';
+import { runLimits } from './limits/run.ts';
 
 export const limits = {
   // Requests ------------------------------------------------------------------------------------------------------
@@ -366,15 +367,7 @@ export const limits = {
   /** One stored event; the longest that passes the gRPC message limit, with every byte escaped. */
   eventLineBytesMax: 6 * 1024 * 1024,
 
-  // A proxy around one command (outrider run) --------------------------------------------------------------------
-  /** How long a command waits for its proxy, unless told: a broker that restarts is back by then. */
-  runReadyTimeoutMs: 30_000,
-  /** When the wait is explained: a start takes well under a second, and a person wonders after a few. */
-  runProgressAfterMs: 3_000,
-  /** The last lines of the proxy's log that are kept while a command waits, to be shown when it cannot be run; they repeat. */
-  runHeldLogLinesMax: 3,
-  /** A file of roots that the user trusts; the largest in use are below 1 MiB. */
-  trustFileBytesMax: 8 * 1024 * 1024,
+  ...runLimits,
 
   // Everything ----------------------------------------------------------------------------------------------------
   /** Different values of one metric label; further ones are counted as "other". */

@@ -93,7 +93,7 @@ export const readAnnotations = (annotations: Readonly<Record<string, string>>, s
     const values = texts.slice(0, itemsMax).flatMap((item) => read(item) ?? []);
     if (texts.length > itemsMax) problem(name, `has more than ${itemsMax} items`);
     else if (values.length < texts.length || (texts.length === 0 && written(name) !== undefined))
-      problem(name, `is not a list of those: write for example ${write}`);
+      problem(name, `has an item that it cannot have: write for example ${write}`);
     return values;
   };
 
