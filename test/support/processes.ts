@@ -34,7 +34,7 @@ export const fromBundle = (directory: string): readonly string[] => [...imageFla
 /** Starts `outrider <role> --config`; resolves when it listens. */
 export const startRole = async (
   t: Test,
-  role: 'broker' | 'collector' | 'proxy',
+  role: 'broker' | 'collector' | 'proxy' | 'injector',
   dir: string,
   yaml: string,
   program: readonly string[] = fromSource,
