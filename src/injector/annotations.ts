@@ -44,6 +44,13 @@ export const annotationTable = [
     default: '',
     meaning: 'Modes transparent and explicit: destinations that are not steered, or are in NO_PROXY, and so get no credential.',
   },
+  {
+    name: 'no-proxy',
+    values: '.svc, db.internal, …, or nothing',
+    default: "the operator's",
+    meaning:
+      "Mode explicit: the names, addresses and ranges in NO_PROXY, in place of the operator's (cluster names, mostly). Needed where a target is in the cluster.",
+  },
   { name: 'cpu-request', values: '50m, 0.5, …', default: "the operator's", meaning: 'CPU that the proxy is sure of.' },
   { name: 'cpu-limit', values: '500m, 2, …', default: "the operator's", meaning: 'CPU that the proxy gets at most.' },
   { name: 'memory-request', values: '112Mi, …', default: "the operator's", meaning: 'Memory that the proxy is sure of.' },
@@ -65,6 +72,8 @@ export interface Choices {
   /** As `outrider steer install` takes them. */
   readonly excludePorts: readonly string[];
   readonly excludeRanges: readonly string[];
+  /** In NO_PROXY instead of what the operator says; undefined: that. */
+  readonly noProxy: readonly string[] | undefined;
   readonly resources: SidecarResources;
   readonly logLevel: SidecarLogLevel;
 }
@@ -102,6 +111,9 @@ export const readAnnotations = (annotations: Readonly<Record<string, string>>, s
   const routes = items('routes', readRoute, '8081=https://api.example.com');
   const excludePorts = items('exclude-outbound-ports', readPortRange, '25, 3000-3010');
   const excludeRanges = items('exclude-outbound-ranges', readRange, '10.0.0.0/8, fd00::/8');
+  const direct = itemsOf(written('no-proxy'));
+  if (direct.length > itemsMax || !direct.every(isException))
+    problem('no-proxy', 'has an item that it cannot have: write for example .svc, 10.0.0.0/8');
   for (const { name, modes } of onlyIn) {
     if (written(name) !== undefined && !modes.includes(mode)) problem(name, `means nothing in mode ${mode}: it is for ${either(modes)}`);
   }
@@ -110,13 +122,15 @@ export const readAnnotations = (annotations: Readonly<Record<string, string>>, s
   if (new Set(listened).size < listened.length) problem('routes', 'has a port twice');
   const chosen = readResources(written, settings, problem);
   const logLevel = oneOf('log-level', sidecarLogLevels, settings.logLevel);
-  return { choices: { mode, routes, excludePorts, excludeRanges, resources: chosen, logLevel }, problems };
+  const noProxy = written('no-proxy') === undefined ? undefined : direct;
+  return { choices: { mode, routes, excludePorts, excludeRanges, noProxy, resources: chosen, logLevel }, problems };
 };
 
 const onlyIn: readonly { readonly name: Name; readonly modes: readonly InjectionMode[] }[] = [
   { name: 'routes', modes: ['routes'] },
   { name: 'exclude-outbound-ports', modes: ['transparent'] },
   { name: 'exclude-outbound-ranges', modes: ['transparent', 'explicit'] },
+  { name: 'no-proxy', modes: ['explicit'] },
 ];
 
 /** One that nobody reads would be taken for protection, or for a setting in force. */
@@ -140,6 +154,9 @@ const readRoute = (item: string): { readonly port: number; readonly to: string }
   const port = Number(match?.[1]);
   return match && port >= 1_024 && port <= 65_535 && !isTaken(port) ? { port, to: match[2] as string } : undefined;
 };
+
+/** As the operator's own setting takes them. */
+const isException = (item: string): boolean => item.length <= 253 && /^[a-zA-Z0-9.:_\-/[\]]+$/.test(item);
 
 const isPort = (text: string): boolean => /^[1-9][0-9]{0,4}$/.test(text) && Number(text) <= 65_535;
 

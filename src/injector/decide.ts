@@ -96,11 +96,11 @@ const inject = (pod: Pod, { metadata, spec }: Pod, settings: SidecarSettings, ch
 const notesMax = 64;
 
 /** The API server's address is what Kubernetes tells every container; it is no name of the cluster, and in no range that we know. */
-const directOf = ({ clusterNames, clusterDomain, noProxy }: SidecarSettings, { excludeRanges }: Choices): readonly string[] => [
-  ...(clusterNames === 'direct' ? ['.svc', `.${clusterDomain}`] : []),
+const directOf = ({ clusterNames, clusterDomain, noProxy }: SidecarSettings, choices: Choices): readonly string[] => [
+  ...(choices.noProxy ?? (clusterNames === 'direct' ? ['.svc', `.${clusterDomain}`] : [])),
   '$(KUBERNETES_SERVICE_HOST)',
-  ...noProxy,
-  ...excludeRanges,
+  ...(choices.noProxy === undefined ? noProxy : []),
+  ...choices.excludeRanges,
 ];
 
 /** Of the round before: what a variable was replaced for is no longer to be seen. */
