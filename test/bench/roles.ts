@@ -4,11 +4,10 @@
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { Agent, createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -19,6 +18,7 @@ import { attest, openBroker, openEvents } from '../../src/rpc/client.ts';
 import type { Svid } from '../../src/rpc/svid.ts';
 import { eventsFrom } from '../collector/events.ts';
 import { createTestAuthority, type ServerFiles } from '../support/certificates.ts';
+import { directoryOf } from '../support/directory.ts';
 import { fromBundle, residentMiB, startRole } from '../support/processes.ts';
 import { brokerYaml, collectorId, collectorYaml, prepareStack } from '../support/stack.ts';
 import { cores, cpuSeconds, pinned } from './machine.ts';
@@ -43,7 +43,7 @@ const targetsYaml = (count: number): string =>
 
 for (const targets of [100, 10_000]) {
   t.test(`a broker of ${targets} targets`, { timeout: 300_000 }, async (t) => {
-    const stack = await prepareStack(t, undefined, mkdtempSync(join(tmpdir(), 'outrider-roles-')));
+    const stack = await prepareStack(t);
     const policies = '  - name: bench\n    rules:\n      - { name: use, effect: allow, workloads: [demo-app] }';
     const text = brokerYaml(stack.files, stack.issuer.url, { targets: targetsYaml(targets), policies });
     const role = await startRole(t, 'broker', stack.files.dir, text, fromBundle(bundle), {
@@ -78,7 +78,7 @@ for (const targets of [100, 10_000]) {
 }
 
 t.test('a collector', { timeout: 300_000 }, async (t) => {
-  const stack = await prepareStack(t, undefined, mkdtempSync(join(tmpdir(), 'outrider-roles-')));
+  const stack = await prepareStack(t);
   const broker = await stack.startBroker();
   const text = collectorYaml(stack.files, broker.grpc.port);
   const role = await startRole(t, 'collector', stack.files.dir, text, fromBundle(bundle), {
@@ -150,7 +150,7 @@ const reviewOf = (i: number): string => {
 };
 
 t.test('an injector', { timeout: 300_000 }, async (t) => {
-  const directory = mkdtempSync(join(tmpdir(), 'outrider-roles-'));
+  const directory = directoryOf(t);
   const authority = createTestAuthority('Authority of the bench');
   const files = authority.serverFor('127.0.0.1');
   const at = (name: string, text: string): string => {
