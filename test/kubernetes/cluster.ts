@@ -77,8 +77,8 @@ export const startCluster = async (t: Test): Promise<Cluster> => {
     text
       .trimEnd()
       .split('\n')
-      .slice(-8)
-      .map((line) => line.slice(0, 400))
+      .slice(-5)
+      .map((line) => line.slice(0, 250))
       .join('\n');
   logs = () => [
     ...(['kube-apiserver', 'kube-controller-manager'] as const).map((name) => `${name}:\n${endOf(controlPlane.tail(name))}`),

@@ -52,7 +52,7 @@ const theTests = (t: Test, cluster: Cluster): void => {
   const template = (app: string): object => ({ metadata: { labels: { app } }, spec: spec() });
   const jobTemplate = (app: string): object => ({
     metadata: { labels: { app } },
-    spec: spec({ restartPolicy: 'Never', containers: [shell('main', 'true', container('main'))] }),
+    spec: spec({ restartPolicy: 'Never', containers: [{ ...container('main'), command: ['true'] }] }),
   });
 
   t.test('what makes pods: Pod, Deployment, Job and CronJob, in a namespace with restricted pod security', async (t) => {
@@ -120,11 +120,15 @@ const theTests = (t: Test, cluster: Cluster): void => {
     await t.rejects(create('shop', 'steered', { annotations }), /violates PodSecurity "restricted[^]*NET_ADMIN/);
   });
 
-  t.test('what a program has set itself stays, and an Event says so', async (t) => {
-    const env = [{ name: 'HTTPS_PROXY', value: 'http://proxy.outrider.test:3128' }];
+  t.test('where a program would go around the proxy its variable is replaced, and an annotation and an Event say so', async (t) => {
+    const env = [
+      { name: 'HTTPS_PROXY', value: 'http://proxy.outrider.test:3128' },
+      { name: 'NO_PROXY', value: 'db.outrider.test' },
+    ];
     const pod = await create('shop', 'own-proxy', { spec: { containers: [container('main', { env }), container('other')] } });
-    t.equal(variables(pod)['HTTPS_PROXY'], env[0]?.value);
-    t.match(variables(pod, 1)['HTTPS_PROXY'], /127\.0\.0\.1/);
+    for (const index of [0, 1]) t.equal(variables(pod, index)['HTTPS_PROXY'], 'http://127.0.0.1:15001');
+    t.match(variables(pod)['NO_PROXY'], /\bdb\.outrider\.test\b/, 'merged');
+    t.match(pod.metadata.annotations?.['outrider.dev/notes'], /HTTPS_PROXY replaced/);
     await within('the Event', 20_000, async () => {
       const events = await api.list('/api/v1/namespaces/shop/events');
       return events.some((event) => event['source']?.component === 'outrider-injector' && /HTTPS_PROXY/.test(event['message'] as string));
@@ -181,7 +185,11 @@ t.test('injection through the API server', async (t) => {
   if (!clustersArePossible(t)) return;
   const cluster = await startCluster(t);
   await createNamespace(cluster, namespace, { 'pod-security.kubernetes.io/enforce': 'restricted' });
-  await install(cluster, { broker: { replicas: 1 } });
+  const workloads = [{ name: 'everybody', match: { 'kubernetes.service_account': 'default' }, owner: 'tests' }];
+  await install(cluster, {
+    broker: { replicas: 1, configuration: { workloads } },
+    injector: { sidecar: { modes: ['explicit', 'transparent'] } },
+  });
   await createNamespace(cluster, 'shop', { [inject]: 'enabled', 'pod-security.kubernetes.io/enforce': 'restricted' });
   await createNamespace(cluster, 'open', { [inject]: 'enabled' });
   for (const name of ['elsewhere', 'elsewhere-too']) await createNamespace(cluster, name);

@@ -9,7 +9,8 @@ import { type Alert, type Prometheus, prometheusIsHere, startPrometheus } from '
 
 t.setTimeout(300_000);
 
-const values = (more: object = {}): Record<string, unknown> => ({ broker: { replicas: 2, configuration: {} }, ...more });
+const workloads = [{ name: 'everybody', match: { 'kubernetes.service_account': 'default' }, owner: 'tests' }];
+const values = { broker: { replicas: 2, configuration: { workloads } } };
 
 const theTests = (t: Test, cluster: Cluster, prometheus: Prometheus): void => {
   const { api } = cluster;
@@ -81,14 +82,14 @@ const theTests = (t: Test, cluster: Cluster, prometheus: Prometheus): void => {
     const alerts = await firing('OutriderConfigurationRejected', 'firing');
     t.match(alerts[0], { labels: { severity: 'warning', namespace }, annotations: { summary: /broker/ } });
     t.equal((await prometheus.query('up{job="broker"} == 1')).length, 2, 'both brokers go on');
-    await upgrade(cluster, values(), '--force-conflicts');
+    await upgrade(cluster, values, '--force-conflicts');
   });
 };
 
 t.test('Prometheus and an installation', async (t) => {
   if (!clustersArePossible(t) || !prometheusIsHere(t)) return;
   const cluster = await startCluster(t);
-  await install(cluster, values());
+  await install(cluster, values);
   await createNamespace(cluster, 'shop', { 'outrider.dev/inject': 'enabled' });
   const pod = {
     metadata: { name: 'app' },

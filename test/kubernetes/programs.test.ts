@@ -228,7 +228,10 @@ t.test('unmodified programs in injected pods', async (t) => {
   const both = Object.fromEntries(
     (Object.keys(configuration) as (keyof typeof configuration)[]).map((key) => [key, [...configuration[key], ...added[key]]]),
   );
-  await install(cluster, { broker: { replicas: 1, secrets: ['origin'], configuration: both }, injector: { replicas: 1 } });
+  await install(cluster, {
+    broker: { replicas: 1, secrets: ['origin'], configuration: both },
+    injector: { replicas: 1, sidecar: { modes: Object.keys(modes) } },
+  });
   for (const mode of Object.keys(modes) as Mode[]) await prepareNamespace(cluster, mode);
   theTests(t, cluster, origin);
 });

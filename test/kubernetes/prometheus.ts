@@ -74,7 +74,7 @@ const jobs: Readonly<Record<string, { readonly pods: string; readonly port: stri
       { pods: `app.kubernetes.io/name=outrider,app.kubernetes.io/component=${role}`, port: 'metrics' },
     ]),
   ),
-  proxies: { pods: 'outrider.dev/injected=true', port: 'outrider-metrics' },
+  proxies: { pods: 'outrider.dev/injected=true', port: 'outrider-admin' },
 };
 
 export const startPrometheus = async (t: Test, cluster: Cluster): Promise<Prometheus> => {
