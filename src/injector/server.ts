@@ -79,7 +79,8 @@ const readBody = async (request: IncomingMessage): Promise<string | undefined> =
   const chunks: Buffer[] = [];
   let length = 0;
   try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
+    // Left early, the connection still has to carry the answer.
+    for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       length += chunk.length;
       if (length > limits.webhookBodyBytesMax) return undefined;
       chunks.push(chunk);
