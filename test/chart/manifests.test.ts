@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { parse } from 'yaml';
+import { commandHelp } from '../../src/cli/help.ts';
 import { parseSettings } from '../../src/settings/document.ts';
 import { chart, hasHelm, type Manifest, manifestsIn, named, render, runHelm, template } from '../support/helm.ts';
 import { root } from '../support/source-tree.ts';
@@ -201,6 +202,17 @@ t.test("the broker's configuration changes without a new pod; what it reads at i
   t.strictSame(changed(['--set', 'broker.logLevel=debug']), ['Deployment outrider-broker']);
   t.strictSame(changed(['--set', 'injector.sidecar.onUnmatched=refuse']), ['Deployment outrider-injector']);
   t.strictSame(changed(['--set', 'collector.logLevel=debug']), ['StatefulSet outrider-collector']);
+});
+
+t.test('the self-test is started with arguments that it knows, as a program that may do nothing', async (t) => {
+  if (!hasHelm(t)) return;
+  const [, , spec] = podSpecs(render(t)).find(([where]) => where === 'Pod outrider-self-test') as [string, Metadata, PodSpec];
+  const [command, ...args] = spec.containers.flatMap((container) => container['args'] as string[]);
+  t.equal(command, 'self-test');
+  const help = commandHelp('self-test');
+  for (const flag of args.filter((arg) => arg.startsWith('--'))) t.ok(new RegExp(`${flag} [A-Z]`).test(help), flag);
+  t.not(spec.securityContext['runAsUser'], 65_532, "not the proxy's user");
+  t.equal(template(['--set', 'injector.sidecar.uid=1000']).stdout.includes('runAsUser: 1001'), true);
 });
 
 t.test('pods that answer a moment longer where the cluster knows how; refused where it is too old', async (t) => {
