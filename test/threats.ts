@@ -210,6 +210,7 @@ export const threats: readonly Threat[] = [
     ['flow/hardening.test.ts', 'the roles as the image starts them: no debugger, no dump, and no secret in arguments, environment or open files'],
     ['flow/hardening.test.ts', 'a role that others could read does not start, whichever way it was asked for'],
     ['flow/hardening.test.ts', 'the words of NODE_OPTIONS are those that Node reads, quoted or not'],
+    ['property/injector.test.ts', 'of what is injected, once or again, the laws hold'],
   ], 'Whoever is root on the node, or shares the process namespace and user, reads memory: the pod’s settings keep them apart.'),
   threat('D-3', 'The admin port, which the program can reach', [
     ['ops/admin.test.ts', 'the admin endpoint tells liveness, readiness with what is missing, and metrics; it changes nothing'],
@@ -243,6 +244,7 @@ export const threats: readonly Threat[] = [
   threat('P-3', 'Traffic goes around the proxy', [
     ['flow/transparent.test.ts', 'the proxy’s own user is not steered'],
     ['cli/steer.test.ts', 'neither IP version is steered when one of them fails, and what was steered before is again'],
+    ['injector/decide.test.ts', 'a program that may change steering rules, or is the proxy’s user, is refused'],
   ], 'It gets no credential. Blocking it needs a NetworkPolicy; UDP and what rules leave out are not steered.'),
   threat('P-4', 'Grants of one workload reach another', [
     ['proxy/grant-cache.test.ts', 'each input of the decision has a place of its own in the cache'],

@@ -4,9 +4,7 @@
  */
 import { isJsonObject, type JsonObject } from '../core/json.ts';
 import type { ApiServer } from '../net/api-server.ts';
-
-export const injectLabel = 'outrider.dev/inject';
-export const sidecarName = 'outrider-proxy';
+import { containers, labels as labelNames } from './names.ts';
 
 export const podStates = ['injected', 'uninjected', 'opted_out'] as const;
 export type PodState = (typeof podStates)[number];
@@ -18,7 +16,7 @@ const podPath = '/api/v1/pods';
 
 /** Throws ApiError. */
 export const takeCensus = async (api: Pick<ApiServer, 'list'>): Promise<Census> => {
-  const labelSelector = `${injectLabel}=enabled`;
+  const labelSelector = `${labelNames.inject}=enabled`;
   const namespaces = (await api.list('/api/v1/namespaces', { labelSelector })).map(nameOf);
   const labelled = await api.list(podPath, { labelSelector });
   const counts = new Map(namespaces.map((name) => [name, { injected: 0, uninjected: 0, opted_out: 0 }]));
@@ -46,9 +44,9 @@ const stateOf = (pod: JsonObject): PodState | undefined => {
   if (phase === 'Succeeded' || phase === 'Failed') return undefined;
   const initContainers = isJsonObject(spec) && Array.isArray(spec['initContainers']) ? spec['initContainers'] : [];
   const isInjected = initContainers.some(
-    (container: unknown) => isJsonObject(container) && container['name'] === sidecarName && container['restartPolicy'] === 'Always',
+    (container: unknown) => isJsonObject(container) && container['name'] === containers.proxy && container['restartPolicy'] === 'Always',
   );
   if (isInjected) return 'injected';
   const { labels } = metadataOf(pod);
-  return isJsonObject(labels) && labels[injectLabel] === 'disabled' ? 'opted_out' : 'uninjected';
+  return isJsonObject(labels) && labels[labelNames.inject] === 'disabled' ? 'opted_out' : 'uninjected';
 };
