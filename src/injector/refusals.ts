@@ -13,7 +13,10 @@ export const refusalsOf = (pod: Pod, settings: SidecarSettings, { mode, routes }
   const { spec } = pod;
   const when = (isSo: boolean, sentence: string): string[] => (isSo ? [sentence] : []);
   return [
-    ...when(spec['hostNetwork'] === true, 'hostNetwork: the pod has no network of its own that the proxy could be alone in'),
+    ...when(
+      spec['hostNetwork'] === true,
+      'hostNetwork: the pod has no network of its own for the proxy; label it outrider.dev/inject: disabled to let it go without',
+    ),
     ...when(spec['hostPID'] === true, "hostPID: programs could read the proxy's memory through /proc"),
     ...when(
       spec['shareProcessNamespace'] === true,
