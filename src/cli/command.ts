@@ -17,6 +17,7 @@ const commands: Readonly<Record<CommandName, () => Promise<Command>>> = {
   echo: async () => (await import('./echo.ts')).runEcho,
   check: async () => (await import('./check.ts')).runCheck,
   events: async () => (await import('./events.ts')).runEvents,
+  'self-test': async () => (await import('./self-test.ts')).runSelfTest,
 };
 
 const isCommand = (name: string): name is CommandName => (commandNames as readonly string[]).includes(name);

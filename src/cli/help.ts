@@ -1,5 +1,17 @@
 /** What `--help` says: one text for all, one for each command. */
-export const commandNames = ['broker', 'collector', 'proxy', 'injector', 'run', 'steer', 'demo', 'echo', 'check', 'events'] as const;
+export const commandNames = [
+  'broker',
+  'collector',
+  'proxy',
+  'injector',
+  'run',
+  'steer',
+  'demo',
+  'echo',
+  'check',
+  'events',
+  'self-test',
+] as const;
 export type CommandName = (typeof commandNames)[number];
 
 const summaries: Readonly<Record<CommandName, string>> = {
@@ -13,6 +25,7 @@ const summaries: Readonly<Record<CommandName, string>> = {
   echo: 'a target that answers with what it received, credentials included: for trying Outrider out',
   check: 'read configuration files and say everything that is wrong with them',
   events: 'print access events, one JSON object a line',
+  'self-test': 'from inside an injected pod: one request, and its evidence found at the collector',
 };
 
 export const overview = (): string =>
@@ -135,6 +148,21 @@ const helps: Readonly<Record<CommandName, readonly string[]>> = {
     '  --target NAME   of this target',
     '  --kind KIND     intent, outcome, refusal, pass or loss',
     '  --request ID    of this request',
+  ],
+  'self-test': [
+    'outrider self-test --url URL --target NAME --token-file FILE',
+    '                   --broker HOST:PORT --broker-id SPIFFE_ID --broker-ca FILE',
+    '                   --collector HOST:PORT --collector-id SPIFFE_ID [--timeout SECONDS]',
+    '',
+    'What "helm test" runs in an injected pod. Sends one request to URL as its environment says (HTTPS_PROXY, NODE_EXTRA_CA_CERTS), gets an',
+    "identity of its own from the pod's token, and asks the collector for the events of this very request. Prints them and what they prove.",
+    '',
+    '  --url URL              what to ask for; the target NAME must cover it',
+    '  --token-file FILE      a projected token of the same service account, with the audience of the broker',
+    '  --broker-ca FILE       PEM of the authorities of the trust domain',
+    '  --timeout SECONDS      for all of it (default 60)',
+    '',
+    'Exit status: 0 proven; 1 not, and one sentence says what to look at; 2 wrong arguments.',
   ],
 };
 

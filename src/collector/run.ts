@@ -21,6 +21,7 @@ import { type SvidSource, startSvidSource } from '../rpc/svid-source.ts';
 import type { CollectorSettings } from '../settings/collector.ts';
 import type { PeerSettings } from '../settings/identity.ts';
 import { countOf, createLedger, type Ledger } from './ledger.ts';
+import { createFinder } from './query.ts';
 import { createRecorder } from './service.ts';
 import { type EventStore, openStore } from './store.ts';
 
@@ -63,6 +64,7 @@ const open = async (settings: CollectorSettings, clock: Clock, log: Log, closers
     listen: settings.listen,
     identity: untrustedIdentity(settings.identity.broker, clock),
     record: createRecorder({ store, ledger, metrics, clock, log }),
+    find: createFinder(settings.store.file),
     onStream: (delta) => metrics.add('outrider_collector_streams', {}, delta),
     log,
     clock,

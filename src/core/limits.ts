@@ -2,6 +2,7 @@
  * Every bound in one place, each with its reason. Bounds are passed at the call; no library default is relied on.
  * Durations in milliseconds, sizes in bytes.
  */
+import { findLimits } from './limits/find.ts';
 import { injectorLimits } from './limits/injector.ts';
 import { runLimits } from './limits/run.ts';
 
@@ -367,6 +368,7 @@ export const limits = {
   /** One stored event; the longest that passes the gRPC message limit, with every byte escaped. */
   eventLineBytesMax: 6 * 1024 * 1024,
 
+  ...findLimits,
   ...runLimits,
 
   // Everything ----------------------------------------------------------------------------------------------------

@@ -5,5 +5,6 @@
 export { type AttestOptions, attest } from './client/attest.ts';
 export { type BrokerChannel, openBroker, type WatchListener } from './client/broker.ts';
 export { type EventChannel, type EventChannelOptions, type EventListener, openEvents } from './client/events.ts';
+export { findEvents, type FindOptions } from './client/query.ts';
 export type { Peer } from './client/peer.ts';
 export type { Revocation } from './wire.ts';

@@ -13,16 +13,16 @@ import { dersOf } from '../pki/pem.ts';
 import { spiffeIdOf } from '../pki/svid.ts';
 import type { ListenAddress } from '../settings/address.ts';
 import { type BrokerHandlers, createBrokerMethods, type OnCall } from './server/broker.ts';
-import { createEventMethods, type RecordEvents } from './server/events.ts';
+import { createEventMethods, type FindEvents, type RecordEvents } from './server/events.ts';
 import { createHealthService } from './server/health.ts';
 import { type ServerIdentity, startListener } from './server/listener.ts';
 import { brokerService, eventsService, healthService, type Method } from './service.ts';
 
 export type { BrokerHandlers, BrokerMethod, OnCall, WatchSender } from './server/broker.ts';
 export type { CallerIdentity } from './server/caller.ts';
-export type { RecordEvents } from './server/events.ts';
+export type { FindEvents, RecordEvents } from './server/events.ts';
 export type { ServerIdentity } from './server/listener.ts';
-export type { Attestation, Revocation } from './wire.ts';
+export type { Attestation, EventQuery, FoundEvents, Revocation } from './wire.ts';
 
 export interface RpcServer {
   readonly address: AddressInfo;
@@ -48,6 +48,7 @@ export interface BrokerServerOptions extends Common {
 
 export interface EventsServerOptions extends Common {
   readonly record: RecordEvents;
+  readonly find: FindEvents;
   readonly onStream?: (delta: 1 | -1) => void;
 }
 
@@ -57,10 +58,10 @@ export const startBrokerServer = ({ handlers, onCall = () => undefined, ...commo
   return start(common, { ...brokerService, implementation: { attest, getGrant, watch }, close });
 };
 
-export const startEventsServer = ({ record, onStream = () => undefined, ...common }: EventsServerOptions): Promise<RpcServer> => {
+export const startEventsServer = ({ record, find, onStream = () => undefined, ...common }: EventsServerOptions): Promise<RpcServer> => {
   const { clock, log, identity } = common;
-  const methods = createEventMethods({ record, onStream, trustDomain: trustDomainOf(identity), clock, log });
-  return start(common, { ...eventsService, implementation: { record: methods.record }, close: methods.close });
+  const methods = createEventMethods({ record, find, onStream, trustDomain: trustDomainOf(identity), clock, log });
+  return start(common, { ...eventsService, implementation: { record: methods.record, find: methods.find }, close: methods.close });
 };
 
 /** Callers are of the server's own trust domain: what its certificate says. */

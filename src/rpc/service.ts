@@ -39,7 +39,10 @@ export const brokerService = {
   },
 } as const;
 
-export const eventsService = { name: AccessEvents.typeName, methods: { record: methodOf(AccessEvents, 'Record') } } as const;
+export const eventsService = {
+  name: AccessEvents.typeName,
+  methods: { record: methodOf(AccessEvents, 'Record'), find: methodOf(AccessEvents, 'Find') },
+} as const;
 
 export const healthService = {
   name: Health.typeName,

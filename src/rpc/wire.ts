@@ -15,6 +15,14 @@ export { WireError } from './wire/field.ts';
 export { grantBytes, grantOf, grantRequestBytes, grantRequestOf } from './wire/grant.ts';
 export { healthBytes, healthRequestOf } from './wire/health.ts';
 export {
+  type EventQuery,
+  findRequestBytes,
+  findRequestOf,
+  findResponseBytes,
+  findResponseOf,
+  type FoundEvents,
+} from './wire/query.ts';
+export {
   checkWatchRequest,
   type Revocation,
   revocationBytes,

@@ -112,6 +112,7 @@ t.test('streams killed between writing and acknowledging, at random, forty times
       }
       return through;
     },
+    find: async () => ({ events: [], isComplete: true }),
     log: silent,
     clock: systemClock,
   });

@@ -156,6 +156,7 @@ export const collector = async (
     listen,
     identity: domain.identity({ id: collectorId }),
     record,
+    find: async () => ({ events: [], isComplete: true }),
     log: silent,
     clock: systemClock,
     ...o,

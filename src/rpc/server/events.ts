@@ -1,22 +1,26 @@
 /**
- * The collector's method on the wire. One batch of a stream is in the role's hands at a time; it is acknowledged when it is stored, and a
+ * The collector's methods on the wire. Of Record, one batch of a stream is in the role's hands at a time; it is acknowledged when it is stored, and a
  * batch that cannot be stored ends the stream, so that nothing after it is acknowledged either.
  */
-import type { handleBidiStreamingCall, ServerDuplexStream } from '@grpc/grpc-js';
+import type { handleBidiStreamingCall, handleUnaryCall, ServerDuplexStream } from '@grpc/grpc-js';
 import type { AccessEvent } from '../../core/access-event.ts';
 import { Fault } from '../../core/fault.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
 import { statusOf } from '../status.ts';
-import { acknowledgementBytes, eventBatchOf } from '../wire.ts';
-import { faultFor } from './answer.ts';
+import { acknowledgementBytes, type EventQuery, eventBatchOf, findRequestOf, findResponseBytes, type FoundEvents } from '../wire.ts';
+import { faultFor, sendable } from './answer.ts';
 import { type CallerIdentity, callerOf, checkStillValid } from './caller.ts';
 
 /** Resolves with the highest sequence of `bootId` up to which all is stored. */
 export type RecordEvents = (caller: CallerIdentity, bootId: string, events: readonly AccessEvent[]) => Promise<number>;
 
+/** Of the events that `caller` reported, and of no others. */
+export type FindEvents = (caller: CallerIdentity, query: EventQuery) => Promise<FoundEvents>;
+
 export interface EventMethodsOptions {
   readonly record: RecordEvents;
+  readonly find: FindEvents;
   readonly onStream: (delta: 1 | -1) => void;
   readonly trustDomain: string;
   readonly clock: Clock;
@@ -25,13 +29,14 @@ export interface EventMethodsOptions {
 
 export interface EventMethods {
   readonly record: handleBidiStreamingCall<Buffer, Buffer>;
+  readonly find: handleUnaryCall<Buffer, Buffer>;
   /** Ends the streams, each after the batch that is being stored. */
   readonly close: () => void;
 }
 
 type Stream = ServerDuplexStream<Buffer, Buffer>;
 
-export const createEventMethods = ({ record, onStream, trustDomain, clock, log }: EventMethodsOptions): EventMethods => {
+export const createEventMethods = ({ record, find, onStream, trustDomain, clock, log }: EventMethodsOptions): EventMethods => {
   const streams = new Set<AbortController>();
 
   /** Stores and acknowledges batch after batch until the stream ends or `stopping` says so. */
@@ -69,6 +74,14 @@ export const createEventMethods = ({ record, onStream, trustDomain, clock, log }
         }
       };
       void run();
+    },
+    find: (call, callback) => {
+      const answer = async (): Promise<Buffer> =>
+        sendable(findResponseBytes(await find(callerOf(call, trustDomain, clock.now()), findRequestOf(call.request))));
+      answer().then(
+        (bytes) => callback(null, bytes),
+        (error: unknown) => callback(statusOf(faultFor(error, 'Find', log))),
+      );
     },
     close: () => {
       for (const stopping of streams) stopping.abort();

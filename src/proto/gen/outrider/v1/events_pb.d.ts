@@ -14,6 +14,61 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_outrider_v1_events: GenFile;
 
 /**
+ * @generated from message outrider.v1.FindRequest
+ */
+export declare type FindRequest = Message<"outrider.v1.FindRequest"> & {
+  /**
+   * Empty fields match any.
+   *
+   * @generated from field: string target = 1;
+   */
+  target: string;
+
+  /**
+   * @generated from field: string trace_id = 2;
+   */
+  traceId: string;
+
+  /**
+   * At most this many; 0 for as many as an answer takes.
+   *
+   * @generated from field: uint32 limit = 3;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message outrider.v1.FindRequest.
+ * Use `create(FindRequestSchema)` to create a new message.
+ */
+export declare const FindRequestSchema: GenMessage<FindRequest>;
+
+/**
+ * @generated from message outrider.v1.FindResponse
+ */
+export declare type FindResponse = Message<"outrider.v1.FindResponse"> & {
+  /**
+   * In the JSON form that the collector stores, oldest first.
+   *
+   * @generated from field: repeated string events = 1;
+   */
+  events: string[];
+
+  /**
+   * Whether these are all: false when there are more, or when the store was not read back to its beginning.
+   *
+   * @generated from field: bool complete = 2;
+   */
+  complete: boolean;
+};
+
+/**
+ * Describes the message outrider.v1.FindResponse.
+ * Use `create(FindResponseSchema)` to create a new message.
+ */
+export declare const FindResponseSchema: GenMessage<FindResponse>;
+
+/**
  * @generated from message outrider.v1.RecordRequest
  */
 export declare type RecordRequest = Message<"outrider.v1.RecordRequest"> & {
@@ -385,6 +440,16 @@ export declare const AccessEvents: GenService<{
     methodKind: "bidi_streaming";
     input: typeof RecordRequestSchema;
     output: typeof RecordResponseSchema;
+  },
+  /**
+   * Find answers with the latest events that the caller itself reported: those of its SPIFFE ID, and of nobody else.
+   *
+   * @generated from rpc outrider.v1.AccessEvents.Find
+   */
+  find: {
+    methodKind: "unary";
+    input: typeof FindRequestSchema;
+    output: typeof FindResponseSchema;
   },
 }>;
 
