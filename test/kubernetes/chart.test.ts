@@ -109,7 +109,7 @@ const theTests = (t: Test, cluster: Cluster, empty: ReadonlySet<string>): void =
   t.test('an upgrade to other values: more replicas, and another policy that is in force without a restart', async (t) => {
     await api.create('/api/v1/namespaces/shop/pods', {
       metadata: { name: 'app' },
-      spec: { containers: [shell('main', 'exec sleep 1000')] },
+      spec: { terminationGracePeriodSeconds: 1, containers: [shell('main', 'exec sleep 1000')] },
     });
     const pod = await readyPod(cluster, 'shop', 'app', 60_000);
     const trust = await trustBundle(cluster);

@@ -100,7 +100,8 @@ export const createNetwork = (): Network => {
   let pods = 0;
   ip('netns', 'add', name);
   ip('-n', name, 'link', 'set', 'lo', 'up');
-  ip('-n', name, 'link', 'add', 'br0', 'type', 'bridge');
+  // With an address of its own: else it takes one of its ports', another when pods come and go, and neighbours that know the old one wait.
+  ip('-n', name, 'link', 'add', 'br0', 'address', '02:00:00:00:00:01', 'type', 'bridge');
   ip('-n', name, 'addr', 'add', `${at(1)}/22`, 'dev', 'br0');
   ip('-n', name, 'link', 'set', 'br0', 'up');
   // Addresses of Services lead here, where rules send them on (node/services.ts); those without an endpoint lead nowhere, at once.

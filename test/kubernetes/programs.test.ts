@@ -148,7 +148,7 @@ const theTests = (t: Test, cluster: Cluster, origin: Origin): void => {
         "grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status | tr -d '\\t'",
         'env | grep -c "eyJ" ',
         'ls -d /var/run/secrets/outrider /run/outrider/private /var/lib/outrider /etc/outrider/trust 2>/dev/null | wc -l',
-        'grep -rlsE "eyJ[A-Za-z0-9_-]{20}|PRIVATE KEY" /run /var/run /var/lib/outrider /etc/outrider /tmp /proc/[0-9]*/environ | wc -l',
+        'grep -rlsE "eyJ[A-Za-z0-9_-]{10,}[.]eyJ|PRIVATE KEY" /run /var/run /var/lib/outrider /etc/outrider /tmp /proc/[0-9]*/environ | wc -l',
         'ls /run/outrider/public',
         'touch /run/outrider/public/x 2>/dev/null || echo not to be written',
       ];
