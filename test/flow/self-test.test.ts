@@ -37,7 +37,7 @@ const selfTest = (stack: WholeStack, changes: { flags?: object; env?: object } =
     NODE_EXTRA_CA_CERTS: files.bundle,
     ...changes.env,
   };
-  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value as string]);
+  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
   return new Promise((resolve) => {
     execFile(process.execPath, ['--disable-sigusr1', main, 'self-test', ...args], { env }, (error, out, err) =>
       resolve({ status: error === null ? 0 : Number(error.code), out, err }),
