@@ -58,7 +58,8 @@ export const keepCertificate = (options: CertificateOptions): CertificateKeeper 
   let isClosed = false;
   let cancel = (): void => undefined;
   const poll = async (): Promise<void> => {
-    await look();
+    // Another replica was first, as when they all start: what it wrote is there to be read.
+    if (await look()) await look();
     if (!isClosed) cancel = clock.after(limits.webhookPollMs, () => void (polling = poll()));
   };
   let polling = poll();
@@ -76,29 +77,33 @@ const lookAtFiles = async (
   { certFile, keyFile }: Extract<ServingSettings, { kind: 'files' }>,
   use: (pair: ServingPair) => void,
   log: Log,
-): Promise<void> => {
+): Promise<boolean> => {
   try {
     const [certificatePem, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
     use({ certificatePem, privateKeyPem: new Secret(key), notAfterMs: new X509Certificate(certificatePem).validToDate.getTime() });
   } catch (error) {
     log.warn({ error, certFile }, "the webhook's certificate cannot be read; it is tried again");
   }
+  return false;
 };
 
 type SelfSigned = Extract<ServingSettings, { kind: 'selfSigned' }>;
 
 /**
  * The configuration is read before the Secret: were ours an older Secret than another replica's, the configuration has changed since, and
- * the patch, which names the version that was read, does not apply.
+ * the patch, which names the version that was read, does not apply. True when another replica was first.
  */
-const lookAtCluster = async (settings: SelfSigned, options: CertificateOptions, use: (pair: ServingPair) => void): Promise<void> => {
+const lookAtCluster = async (settings: SelfSigned, options: CertificateOptions, use: (pair: ServingPair) => void): Promise<boolean> => {
   const { api, log, onTrusted, onFailure } = options;
+  let isOvertaken = false;
   const tried = async <T>(operation: 'secret' | 'webhook_configuration', call: () => Promise<T>): Promise<T | undefined> => {
     try {
       return await call();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (!error.isConflict) {
+      // A patch whose test does not hold is "invalid" to the API server.
+      if (error.isConflict || (operation === 'webhook_configuration' && error.status === 422)) isOvertaken = true;
+      else {
         onFailure(operation);
         log.warn({ error, operation }, "the webhook's certificate could not be looked after; it is tried again");
       }
@@ -109,10 +114,11 @@ const lookAtCluster = async (settings: SelfSigned, options: CertificateOptions, 
   const configuration = await tried('webhook_configuration', () => existing(api, path));
   const certificate = await tried('secret', () => certificateIn(settings, options));
   if (certificate) use(certificate);
-  if (!configuration || !certificate) return;
+  if (!configuration || !certificate) return isOvertaken;
   const changes = caBundlePatch(configuration, certificate.caPem);
   const isCurrent = changes.length === 0 || (await tried('webhook_configuration', () => api.patch(path, changes, 'json'))) !== undefined;
   onTrusted(isCurrent);
+  return isOvertaken;
 };
 
 const existing = async (api: Pick<ApiServer, 'get'>, path: string): Promise<JsonObject> => {
