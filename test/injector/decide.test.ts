@@ -115,3 +115,21 @@ t.test('no annotation reaches what is the operator’s', async (t) => {
     t.match(decide(podOf({}, { [`outrider.dev/${name}`]: 'x' }), exampleSidecar), { kind: 'denied', reasons: [/is not known/] }, name);
   }
 });
+
+t.test("a token for the broker is the proxy's alone, but for the account of the self-test in its namespace", async (t) => {
+  const settings = { ...exampleSidecar, selfTest: { namespace: 'outrider', serviceAccount: 'outrider-self-test' } };
+  const volumes = [
+    { name: 'mine', projected: { sources: [{ serviceAccountToken: { path: 'token', audience: exampleSidecar.tokenAudience } }] } },
+  ];
+  const kindOf = (namespace: string, serviceAccountName: string, by = settings): string => {
+    const pod = readPod({
+      metadata: { name: 'p', namespace },
+      spec: { serviceAccountName, containers: [{ name: 'app' }], volumes },
+    }) as Pod;
+    return decide(pod, by).kind;
+  };
+  t.equal(kindOf('outrider', 'outrider-self-test'), 'injected');
+  t.equal(kindOf('shop', 'outrider-self-test'), 'denied');
+  t.equal(kindOf('outrider', 'default'), 'denied');
+  t.equal(kindOf('outrider', 'outrider-self-test', { ...settings, selfTest: undefined as never }), 'denied');
+});

@@ -5,7 +5,7 @@ import { duration } from '../duration.ts';
 import { keys, list, oneOf, scalar } from '../grammar.ts';
 import { type PeerSettings, peer } from '../identity.ts';
 import { quantity } from '../quantity.ts';
-import { printable } from '../text.ts';
+import { objectName, printable } from '../text.ts';
 
 /** explicit: programs are told of the proxy. transparent: their connections are steered to it. routes: local ports stand for targets. */
 export const injectionModes = ['explicit', 'transparent', 'routes'] as const;
@@ -49,6 +49,8 @@ export interface SidecarSettings {
   readonly logLevel: SidecarLogLevel;
   /** Undefined: as the proxy decides by mode. */
   readonly unmatchedPrivateAddresses: 'allowed' | 'refused' | undefined;
+  /** The one account whose program may hold a token for the broker beside its proxy: the chart's self-test asks the collector itself. */
+  readonly selfTest: { readonly namespace: string; readonly serviceAccount: string } | undefined;
 }
 
 /** A reference of an image: no blanks, and nothing that a shell or YAML would read otherwise. */
@@ -103,9 +105,16 @@ export const sidecar = keys(
     audit: oneOf(['required', 'best_effort']).default('required'),
     logLevel: oneOf(sidecarLogLevels).default('info'),
     unmatchedPrivateAddresses: oneOf(['allowed', 'refused']).optional(),
+    selfTest: keys(
+      {
+        namespace: objectName({ what: 'the name of a namespace', write: 'the one that the self-test runs in, such as outrider' }),
+        serviceAccount: objectName({ what: 'the name of a service account', write: "the self-test's, such as outrider-self-test" }),
+      },
+      '{namespace: outrider, serviceAccount: outrider-self-test}',
+    ).optional(),
   },
   'a mapping with image, broker and collector',
-).transform(({ tokenLifetime, steerImage, resources, unmatchedPrivateAddresses, ...written }): SidecarSettings => {
+).transform(({ tokenLifetime, steerImage, resources, unmatchedPrivateAddresses, selfTest, ...written }): SidecarSettings => {
   const { requests, limits } = resources;
   return {
     ...written,
@@ -113,5 +122,6 @@ export const sidecar = keys(
     tokenLifetimeMs: tokenLifetime,
     resources: { requests, limits: { cpu: limits.cpu, memory: limits.memory } },
     unmatchedPrivateAddresses,
+    selfTest,
   };
 });

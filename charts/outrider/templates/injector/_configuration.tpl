@@ -49,6 +49,9 @@ sidecar:
   {{- with $sidecar.unmatchedPrivateAddresses }}
   unmatchedPrivateAddresses: {{ . }}
   {{- end }}
+  {{- if .Values.selfTest.enabled }}
+  selfTest: { namespace: {{ .Release.Namespace }}, serviceAccount: {{ include "outrider.fullname" . }}-self-test }
+  {{- end }}
 log: { level: {{ .Values.injector.logLevel }} }
 {{- end -}}
 
