@@ -4,7 +4,7 @@
  */
 import { hostPort } from '../core/destination.ts';
 import { ListenError } from '../ops/admin.ts';
-import { startHttpEcho } from './demo/echo.ts';
+import { startHttpEcho } from './echo-target.ts';
 import { type Command, readOptions, UsageError } from './terminal.ts';
 
 /** An address that servers write: `0.0.0.0:8080`, `[::]:8080`. */

@@ -1,18 +1,11 @@
-/**
- * A target to try things out with: answers every request with what it received, so that a newcomer sees the credential that the program
- * never had. It shows credentials by design: nothing but the demo, the sample for a cluster and tests may use it.
- */
-import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+/** The demo's target: echo over HTTP and HTTPS. */
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { limits } from '../../core/limits.ts';
 import { listening } from '../../ops/admin.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Running } from '../../ops/drain.ts';
+import { bounds, closed, echo, startHttpEcho } from '../echo-target.ts';
 import { createServing } from './serving.ts';
-
-/** What of a body is shown; the rest is read and counted. */
-const shownBytesMax = 64 * 1024;
 
 export interface Echo extends Running {
   readonly http: AddressInfo;
@@ -30,74 +23,20 @@ export interface EchoOptions {
   readonly clock: Clock;
 }
 
-/** Lower-case names in the order received; a repeated field is a list of its values. */
-const headersOf = ({ rawHeaders }: IncomingMessage): Record<string, string | string[]> => {
-  const headers = new Map<string, string | string[]>();
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const name = (rawHeaders[i] as string).toLowerCase();
-    const value = rawHeaders[i + 1] as string;
-    const before = headers.get(name);
-    headers.set(name, before === undefined ? value : [before, value].flat());
-  }
-  return Object.fromEntries(headers);
-};
-
-const bodyOf = async (request: IncomingMessage): Promise<string> => {
-  const shown: Buffer[] = [];
-  let bytes = 0;
-  let shownBytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    const part = chunk.subarray(0, Math.max(0, shownBytesMax - shownBytes));
-    shownBytes += part.length;
-    if (part.length > 0) shown.push(part);
-  }
-  const text = Buffer.concat(shown).toString('utf8');
-  return bytes > shownBytes ? `${text}… (${bytes} bytes in all)` : text;
-};
-
-const echo: RequestListener = (request, response) => {
-  bodyOf(request).then(
-    (body) => {
-      const { method, url: path } = request;
-      response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
-      response.end(`${JSON.stringify({ method, path, headers: headersOf(request), body }, null, 2)}\n`);
-    },
-    // The sender went away in the middle of its body: nobody is left to answer.
-    () => response.destroy(),
-  );
-};
-
-const closed = (server: Server): Promise<void> =>
-  new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
-
-const bounds = { maxHeaderSize: limits.headerBytesMax, headersTimeout: limits.requestHeadersTimeoutMs, requestTimeout: 0 };
-
-/** Over HTTP alone. */
-export const startHttpEcho = async (host: string, port: number): Promise<Running & { readonly address: AddressInfo }> => {
-  const server = createHttpServer(bounds, echo);
-  await listening(server, host, port);
-  return { address: server.address() as AddressInfo, close: () => closed(server) };
-};
-
 export const startEcho = async ({ host, httpPort, httpsPort, name, clock }: EchoOptions): Promise<Echo> => {
   const { caPem, certPem, keyPem } = createServing('Outrider demo targets', name, clock);
-  const http = createHttpServer(bounds, echo);
+  const http = await startHttpEcho(host, httpPort);
   const https = createHttpsServer({ ...bounds, cert: certPem, key: keyPem }, echo);
-  await listening(http, host, httpPort);
   try {
     await listening(https, host, httpsPort);
   } catch (error) {
-    await closed(http);
+    await http.close();
     throw error;
   }
   return {
-    http: http.address() as AddressInfo,
+    http: http.address,
     https: https.address() as AddressInfo,
     caPem,
-    close: async () => void (await Promise.all([closed(http), closed(https)])),
+    close: async () => void (await Promise.all([http.close(), closed(https)])),
   };
 };
