@@ -2,7 +2,7 @@
  * Stands in for what of a node is not here: scheduler, kubelet, container runtime, kube-proxy, DNS and a provisioner of volumes. It registers one
  * Node, binds every pod to it and runs its containers as processes of this machine (node/process.ts says how far that goes).
  *
- * What it is not: there are no images (node/image.ts), no cgroups (limits are not enforced), no seccomp, no exec and logs through the API, no
+ * What it is not: there are no images (node/image.ts), no cgroups (limits are not enforced), no seccomp, no exec through the API, no
  * NetworkPolicy, no Windows, no hostNetwork; the scheduler looks at nothing; names are in each pod's /etc/hosts; back-off is shorter, and readiness is
  * looked for more often.
  */
@@ -10,6 +10,7 @@ import { chmodSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Api, Kube } from './api.ts';
 import type { Network } from './network.ts';
+import { startLogEndpoint } from './node/log-endpoint.ts';
 import { graceOf, runPod, type RunningPod } from './node/pod.ts';
 import { createServices } from './node/services.ts';
 
@@ -53,6 +54,8 @@ export const startNode = async (api: Api, network: Network, directory: string, m
   const written = new Set<string>();
   let extra: Readonly<Record<string, string>> = {};
   const services = createServices(network);
+  const logFile = (namespace: string, pod: string, container: string): string => join(logs, `${namespace}_${pod}_${container}.log`);
+  const logEndpoint = await startLogEndpoint(network.test, logFile);
 
   await api.create('/api/v1/nodes', {
     metadata: {
@@ -63,6 +66,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
   await api.merge(`/api/v1/nodes/${nodeName}/status`, {
     status: {
       addresses: [{ type: 'InternalIP', address: network.test }],
+      daemonEndpoints: { kubeletEndpoint: { Port: logEndpoint.port } },
       capacity: { cpu: '2', memory: '8Gi', pods: '500' },
       allocatable: { cpu: '2', memory: '8Gi', pods: '500' },
       conditions: [{ type: 'Ready', status: 'True', reason: 'KubeletReady' }],
@@ -98,8 +102,6 @@ export const startNode = async (api: Api, network: Network, directory: string, m
     });
     throw new Error(`PersistentVolumeClaim ${name} is not bound yet`);
   };
-
-  const logFile = (namespace: string, pod: string, container: string): string => join(logs, `${namespace}_${pod}_${container}.log`);
 
   const start = (pod: Kube): void => {
     const { namespace = 'default', name, uid } = pod.metadata;
@@ -181,6 +183,7 @@ export const startNode = async (api: Api, network: Network, directory: string, m
     nameHosts: (hosts) => (extra = hosts),
     close: async () => {
       watching.end();
+      logEndpoint.close();
       const stopped = Promise.all(routines.map((stop) => stop()));
       // Nobody waits for what is ended in order here.
       await Promise.all([...running.values()].map((one) => one.end(0)));

@@ -1,6 +1,6 @@
 /**
  * `node test/kubernetes/prepare.ts`: builds what test/kubernetes runs against, with Go, from the published modules of the projects themselves:
- * kube-apiserver, kube-controller-manager, etcd and Helm. Into a cache that later runs use (OUTRIDER_KUBERNETES_CACHE); what is there is not
+ * kube-apiserver, kube-controller-manager, kubectl, etcd and Helm. Into a cache that later runs use (OUTRIDER_KUBERNETES_CACHE); what is there is not
  * built again. `KUBERNETES_VERSION=1.34.4` chooses another Kubernetes. Every module is pinned by its exact version, and Go checks what it
  * downloads against its sum database. What cannot be built is left out with a word, unless OUTRIDER_REQUIRE_CLIENTS is set.
  */
@@ -16,7 +16,7 @@ export const helmVersion = '4.3.2';
 export const kubernetesVersion = process.env['KUBERNETES_VERSION'] ?? defaultKubernetes;
 const cache = process.env['OUTRIDER_KUBERNETES_CACHE'] ?? join(homedir(), '.cache/outrider-kubernetes');
 
-export type Binary = 'etcd' | 'kube-apiserver' | 'kube-controller-manager' | 'helm';
+export type Binary = 'etcd' | 'kube-apiserver' | 'kube-controller-manager' | 'kubectl' | 'helm';
 
 interface Source {
   /** Folder of the cache. */
@@ -57,6 +57,7 @@ const sources: Readonly<Record<Binary, Source>> = {
   },
   'kube-apiserver': kubernetes('kube-apiserver', 'four to six minutes'),
   'kube-controller-manager': kubernetes('kube-controller-manager', 'two minutes'),
+  kubectl: kubernetes('kubectl', 'a minute'),
   helm: {
     folder: `helm-${helmVersion}`,
     module: 'helm.sh/helm/v4',
