@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { trustVariables } from '../src/core/program-environment.ts';
 import { faults } from '../src/core/fault.ts';
+import { annotationTable } from '../src/injector/annotations.ts';
 import { metricTable } from '../src/ops/metric-table.ts';
 import { matrixHead, matrixRows } from '../test/clients/table.ts';
 import { type Threat, threats } from '../test/threats.ts';
@@ -89,6 +90,10 @@ export const tables = (): Readonly<Record<string, string>> => ({
       retry ? 'yes' : 'no',
       title,
     ]),
+  ),
+  annotations: table(
+    ['annotation', 'may be', 'unless written', 'meaning'],
+    annotationTable.map(({ name, values, default: otherwise, meaning }) => [code(`outrider.dev/${name}`), values, otherwise, meaning]),
   ),
   clients: table(matrixHead, matrixRows()),
   trust: table(
