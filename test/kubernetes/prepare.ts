@@ -5,7 +5,7 @@
  * downloads against its sum database. What cannot be built is left out with a word, unless OUTRIDER_REQUIRE_CLIENTS is set.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
@@ -67,10 +67,28 @@ const sources: Readonly<Record<Binary, Source>> = {
   },
 };
 
+/** Modules with the definitions of what operators add to the API, and where in them these are. */
+const operators = {
+  'cert-manager': { module: 'github.com/cert-manager/cert-manager', version: 'v1.21.2', folder: 'deploy/crds' },
+  'prometheus-operator': {
+    module: 'github.com/prometheus-operator/prometheus-operator',
+    version: 'v0.85.0',
+    folder: 'example/prometheus-operator-crd',
+  },
+} as const;
+
+export type Operator = keyof typeof operators;
+
+/** The folder with an operator's CustomResourceDefinitions, as YAML. */
+export const definitions = (name: Operator): string => join(cache, `${name}-${operators[name].version}`);
+
 export const binary = (name: Binary): string => join(cache, sources[name].folder, name);
 
 /** What is not built yet. */
 export const missingBinaries = (): readonly string[] => (Object.keys(sources) as Binary[]).filter((name) => !existsSync(binary(name)));
+
+export const missingDefinitions = (): readonly string[] =>
+  (Object.keys(operators) as Operator[]).filter((name) => !existsSync(definitions(name)));
 
 const environment = {
   ...process.env,
@@ -123,7 +141,25 @@ const build = (name: Binary): void => {
   renameSync(made, binary(name));
 };
 
+const copyDefinitions = (name: Operator): void => {
+  const { module, version, folder } = operators[name];
+  const made = `${definitions(name)}.made`;
+  const { Dir: directory } = JSON.parse(go(cache, 'mod', 'download', '-json', `${module}@${version}`)) as { Dir: string };
+  rmSync(made, { recursive: true, force: true });
+  cpSync(join(directory, folder), made, { recursive: true });
+  renameSync(made, definitions(name));
+};
+
 if (import.meta.main) {
+  mkdirSync(cache, { recursive: true });
+  for (const name of missingDefinitions() as Operator[]) {
+    try {
+      copyDefinitions(name);
+    } catch (error) {
+      console.log(`the definitions of ${name} are not to be had: ${(error as Error).message.split('\n', 1)[0]}`);
+      if (process.env['OUTRIDER_REQUIRE_CLIENTS']) process.exitCode = 1;
+    }
+  }
   for (const name of missingBinaries() as Binary[]) {
     const { version, usual } = sources[name];
     console.log(`building ${name} ${version}; without Go's caches that takes ${usual} on two cores`);
