@@ -1,6 +1,7 @@
 /**
  * The proxy's standing connection to the broker: one channel per SVID, replaced on renewal without breaking calls in flight, and
- * a Watch on it that is reopened, with pauses, for as long as the proxy runs.
+ * a Watch on it that is reopened, with pauses, for as long as the proxy runs. Where the connection was lost, so is all that was known of it:
+ * the next one begins with the name, and ends at whichever broker that leads to.
  */
 import { asFault, Fault, type FaultCode } from '../core/fault.ts';
 import type { Grant } from '../core/grant.ts';
@@ -35,6 +36,9 @@ export interface BrokerLinkOptions {
 const needsAttestation = (code: FaultCode): boolean =>
   code === 'identity_refused' || code === 'identity_expired' || code === 'broker_untrusted';
 
+/** A channel that lost its broker may go on for minutes with an address that swallows what it is sent, and looks at the name only now and then. */
+const needsConnection = (code: FaultCode): boolean => code === 'broker_unavailable' || code === 'broker_timeout';
+
 /** The n-th pause, doubled each time, spread over its upper half. */
 const reconnectPauseMs = (attempt: number, random: number): number =>
   Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(attempt, 16)) * (0.5 + random / 2);
@@ -56,7 +60,7 @@ export const startBrokerLink = ({
   let cancelRetry: () => void = () => undefined;
   let isClosed = false;
 
-  const openWatch = (on: BrokerChannel): void => {
+  const openWatch = (on: BrokerChannel, svid: Svid): void => {
     cancelRetry();
     watch = on.watch({
       snapshot: (snapshot) => {
@@ -74,7 +78,9 @@ export const startBrokerLink = ({
         const pause = reconnectPauseMs(attempt, random());
         attempt += 1;
         cancelRetry = clock.after(pause, () => {
-          if (!isClosed && on === channel) openWatch(on);
+          if (isClosed || on !== channel) return;
+          if (needsConnection(ended.code)) useSvid(svid);
+          else openWatch(on, svid);
         });
       },
     });
@@ -84,7 +90,7 @@ export const startBrokerLink = ({
     if (isClosed) return;
     const [oldChannel, oldWatch] = [channel, watch];
     channel = openBroker({ broker, svid });
-    openWatch(channel);
+    openWatch(channel, svid);
     oldWatch?.cancel();
     oldChannel?.close();
   };

@@ -1,0 +1,207 @@
+import { spawn } from 'node:child_process';
+import dns from 'node:dns';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import t, { type Test } from 'tap';
+import { createMetrics } from '../../src/ops/metrics.ts';
+import { systemClock } from '../../src/ops/clock.ts';
+import { startBrokerLink } from '../../src/proxy/broker-link.ts';
+import { type BrokerHandlers, type RpcServer, startBrokerServer } from '../../src/rpc/server.ts';
+import { brokerId, createDomain, grantFor, handlersOf, silent } from '../rpc/trust-domain.ts';
+import { freePort } from '../support/free-port.ts';
+import { eventually } from '../support/stack.ts';
+
+/** One name, several brokers: what a proxy makes of a headless Service, and of addresses that come and go behind a name. */
+
+const domain = createDomain();
+const name = 'brokers.outrider.test';
+
+/** What the name means, to grpc-js as well as to everybody in this process. */
+const named = (t: Test, ...first: readonly string[]) => {
+  let addresses = first;
+  let lookups = 0;
+  const original = dns.promises.lookup;
+  const lookup = async (host: string, options: object): Promise<unknown> => {
+    if (host !== name) return original(host, options);
+    lookups += 1;
+    if (addresses.length === 0) throw Object.assign(new Error(`getaddrinfo ENOTFOUND ${name}`), { code: 'ENOTFOUND' });
+    return addresses.map((address) => ({ address, family: 4 }));
+  };
+  dns.promises.lookup = lookup as typeof original;
+  t.teardown(() => (dns.promises.lookup = original));
+  return { lead: (...to: readonly string[]) => void (addresses = to), lookups: () => lookups };
+};
+
+const start = async (t: Test, host: string, port: number, o: Partial<BrokerHandlers> = {}): Promise<RpcServer> => {
+  const handlers = handlersOf(domain, { getGrant: async (_, target) => grantFor(target, { id: host }), ...o });
+  const server = await startBrokerServer({
+    listen: { host, port },
+    identity: domain.identity(),
+    handlers,
+    log: silent,
+    clock: systemClock,
+  });
+  t.teardown(() => server.close());
+  return server;
+};
+
+/** Stands before a broker and can vanish without a word of goodbye, as a process that is killed. */
+const killable = async (t: Test, host: string, port: number, to: RpcServer): Promise<{ kill: () => void }> => {
+  const open = new Set<Socket>();
+  const server = createServer((socket) => {
+    const onward = connect(to.address.port, to.address.address);
+    for (const one of [socket, onward]) {
+      open.add(one);
+      one
+        .on('error', () => undefined)
+        .on('close', () => {
+          socket.destroy();
+          onward.destroy();
+        });
+    }
+    socket.pipe(onward).pipe(socket);
+  }).listen(port, host);
+  await once(server, 'listening');
+  const kill = (): void => {
+    server.close();
+    for (const one of open) one.destroy();
+  };
+  t.teardown(kill);
+  return { kill };
+};
+
+/** A proxy's link to the brokers of that name, whose SVID anyone of the trust domain has issued. */
+const link = (t: Test, port: number) => {
+  const svid = domain.svid();
+  let snapshots = 0;
+  const made = startBrokerLink({
+    broker: { address: `${name}:${port}`, spiffeId: brokerId },
+    svids: {
+      current: () => svid,
+      fault: () => undefined,
+      onChange: () => () => undefined,
+      ready: async () => svid,
+      renew: () => undefined,
+      close: () => undefined,
+    },
+    onSnapshot: () => void (snapshots += 1),
+    onRevocation: () => undefined,
+    clock: systemClock,
+    random: Math.random,
+    metrics: createMetrics('proxy'),
+    log: silent,
+  });
+  t.teardown(() => made.close());
+  const whoGrants = async (): Promise<string> => {
+    try {
+      return (await made.getGrant('echo', '')).id;
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+  };
+  return { ...made, whoGrants, snapshots: () => snapshots };
+};
+
+/** How long it took until it held, in milliseconds. */
+const timeUntil = async (what: () => boolean | Promise<boolean>): Promise<number> => {
+  const startedAt = performance.now();
+  await eventually(what);
+  return performance.now() - startedAt;
+};
+
+t.test('of several brokers behind a name one may be killed or end: grants and the watch go on at another', async (t) => {
+  const port = await freePort();
+  const real = await start(t, '127.0.0.4', 0);
+  const { kill } = await killable(t, '127.0.0.2', port, real);
+  const ending = await start(t, '127.0.0.3', port);
+  const last = await start(t, '127.0.0.5', port);
+  const { lead } = named(t, '127.0.0.2', '127.0.0.3', '127.0.0.5');
+  const { whoGrants, snapshots } = link(t, port);
+  await eventually(() => snapshots() === 1);
+  t.equal(await whoGrants(), '127.0.0.4');
+  kill();
+  const killedMs = await timeUntil(async () => (await whoGrants()) === '127.0.0.3' && snapshots() === 2);
+  t.ok(killedMs < 3_000, `after one was killed: ${killedMs} ms`);
+
+  lead('127.0.0.3', '127.0.0.5');
+  const closed = ending.close();
+  const endedMs = await timeUntil(async () => (await whoGrants()) === '127.0.0.5' && snapshots() === 3);
+  t.ok(endedMs < 3_000, `after one ended in order: ${endedMs} ms`);
+  await closed;
+  t.equal(await whoGrants(), last.address.address);
+});
+
+t.test('a broker that comes back under another address is found, though the name still led to the old one for a while', async (t) => {
+  const port = await freePort();
+  const before = await start(t, '127.0.0.2', port);
+  const { lead, lookups } = named(t, '127.0.0.2');
+  const { whoGrants, snapshots } = link(t, port);
+  await eventually(() => snapshots() === 1);
+  await before.close();
+  const count = lookups();
+  // The first look for another address finds the old one still.
+  await eventually(async () => (await whoGrants()) === 'broker_unavailable' && lookups() > count);
+  await start(t, '127.0.0.3', port);
+  lead('127.0.0.3');
+  const ms = await timeUntil(async () => (await whoGrants()) === '127.0.0.3' && snapshots() === 2);
+  t.ok(ms < 5_000, `${ms} ms`);
+});
+
+t.test('a name that means nothing for a while is asked for again', async (t) => {
+  const port = await freePort();
+  const { lead } = named(t);
+  await start(t, '127.0.0.2', port);
+  const { whoGrants, snapshots } = link(t, port);
+  t.equal(await whoGrants(), 'broker_unavailable');
+  lead('127.0.0.2');
+  const ms = await timeUntil(async () => (await whoGrants()) === '127.0.0.2' && snapshots() === 1);
+  t.ok(ms < 5_000, `${ms} ms`);
+});
+
+/** A process that accepts nothing: once its backlog is full, a SYN to it is not answered. Undefined where the kernel answers for it. */
+const swallow = async (t: Test, host: string, port: number): Promise<boolean> => {
+  const listener = spawn(process.execPath, [
+    '--eval',
+    `require('node:net').createServer().listen({ host: '${host}', port: ${port}, backlog: 1 }, () => process.kill(process.pid, 'SIGSTOP'))`,
+  ]);
+  const fill: Socket[] = [];
+  t.teardown(() => {
+    listener.kill('SIGKILL');
+    for (const socket of fill) socket.destroy();
+  });
+  await eventually(async () => {
+    const socket = connect({ host, port });
+    fill.push(socket);
+    return new Promise<boolean>((resolve) => {
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    });
+  });
+  for (let i = 0; i < 50; i += 1) {
+    const socket = connect({ host, port });
+    fill.push(socket.on('error', () => undefined));
+    const isAnswered = await Promise.race([
+      new Promise<boolean>((resolve) => socket.once('connect', () => resolve(true))),
+      new Promise<boolean>((resolve) => setTimeout(() => resolve(false), 300)),
+    ]);
+    if (!isAnswered) return true;
+  }
+  return false;
+};
+
+t.test('an address that swallows what it is sent does not keep a proxy from the next, nor from where the name leads later', async (t) => {
+  const port = await freePort();
+  if (!(await swallow(t, '127.0.0.2', port))) return t.comment('this kernel has no end of its backlog: left out');
+  await start(t, '127.0.0.3', port);
+  const { lead } = named(t, '127.0.0.2', '127.0.0.3');
+  const both = link(t, port);
+  const besideMs = await timeUntil(async () => (await both.whoGrants()) === '127.0.0.3' && both.snapshots() === 1);
+  t.ok(besideMs < 2_000, `another address of the name: ${besideMs} ms`);
+
+  lead('127.0.0.2');
+  // Nobody asks for grants: the watch alone must find its way.
+  const alone = link(t, port);
+  await eventually(() => alone.fault() !== undefined);
+  lead('127.0.0.3');
+  const ms = await timeUntil(() => alone.snapshots() === 1);
+  t.ok(ms < 7_000, `${ms} ms`);
+});
