@@ -5,7 +5,7 @@ import { createMetrics } from '../../src/ops/metrics.ts';
 
 t.test('names follow the conventions: outrider_<role>_, base units, _total for counters and for nothing else', async (t) => {
   for (const [name, { kind, labels, help }] of Object.entries(metricTable)) {
-    t.match(name, /^outrider_(proxy|broker|collector)_[a-z]+(_[a-z]+)*$/);
+    t.match(name, /^outrider_(proxy|broker|collector|injector)_[a-z]+(_[a-z]+)*$/);
     t.equal(name.endsWith('_total'), kind === 'counter', name);
     t.equal(name.endsWith('_duration_seconds'), kind === 'histogram', name);
     t.notMatch(name, /_(ms|millis|milliseconds|minutes|kb|mb|percent)(_|$)/, name);
