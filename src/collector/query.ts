@@ -3,6 +3,7 @@
  * more than that, a few at a time, because anyone with an identity may ask.
  */
 import { type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import { Fault } from '../core/fault.ts';
 import { limits } from '../core/limits.ts';
 import type { EventQuery, FoundEvents } from '../rpc/server.ts';
@@ -60,6 +61,7 @@ async function* linesFrom(handle: FileHandle, start: number): AsyncGenerator<str
       if (!isCut && line !== undefined) yield line;
       isCut = false;
     }
+    await pause(limits.findChunkPauseMs);
   }
 }
 

@@ -70,28 +70,28 @@ t.test('one request from inside a pod proves injection, policy and evidence', as
 
 t.test('each part that fails is named, with where to look', async (t) => {
   const stack = await startStack(t);
-  const refused = await selfTest(stack, { flags: { url: `https://${host}/admin/x` } });
-  t.match(refused, { status: 1, err: /answered 403, policy_denied: .*Look at the log of the proxy/ });
-
-  const noProxy = await selfTest(stack, { env: { HTTPS_PROXY: 'http://127.0.0.1:1' } });
-  t.match(noProxy, { status: 1, err: /could not be asked: .*Look whether this pod has a proxy/ });
-
-  const noToken = await selfTest(stack, { flags: { 'token-file': join(stack.files.dir, 'none') } });
-  t.match(noToken, { status: 1, err: /ENOENT/ });
-
   const strangeCa = join(stack.files.dir, 'strange-ca.pem');
   writeWhole(strangeCa, createTestAuthority().pem);
-  const untrusted = await selfTest(stack, { flags: { 'broker-ca': strangeCa, timeout: '2' } });
-  t.match(untrusted, { status: 1, err: /the broker gave no identity: broker_untrusted/ });
-
-  const otherCollector = await selfTest(stack, { flags: { 'collector-id': `${collectorId}-2`, timeout: '3' } });
-  t.match(otherCollector, { status: 1, err: /the collector could not be asked: broker_untrusted/ });
-
-  const otherTarget = await selfTest(stack, { flags: { target: 'another', timeout: '3' } });
-  t.match(otherTarget, { status: 1, err: /the collector has no intent and outcome of it/ });
+  const cases: Record<string, [changes: Parameters<typeof selfTest>[1], sentence: RegExp]> = {
+    'a rule that denies': [{ flags: { url: `https://${host}/admin/x` } }, /answered 403, policy_denied: .*Look at the log of the proxy/],
+    'no proxy': [{ env: { HTTPS_PROXY: 'http://127.0.0.1:1' } }, /could not be asked: .*Look whether this pod has a proxy/],
+    'no token': [{ flags: { 'token-file': join(stack.files.dir, 'none') } }, /ENOENT/],
+    'a broker by another authority': [{ flags: { 'broker-ca': strangeCa, timeout: '3' } }, /the broker gave no identity: broker_untrusted/],
+    'a collector of another name': [
+      { flags: { 'collector-id': `${collectorId}-2`, timeout: '4' } },
+      /the collector could not be asked: broker_untrusted/,
+    ],
+    'a request that is none of the target': [
+      { flags: { target: 'another', timeout: '4' } },
+      /the collector has no intent and outcome of it/,
+    ],
+  };
+  const ended = await Promise.all(Object.values(cases).map(([changes]) => selfTest(stack, changes)));
+  for (const [i, [what, [, err]]] of Object.entries(cases).entries()) t.match(ended[i], { status: 1, err }, what);
 });
 
 t.test('wrong arguments are told apart from what could not be proven', async (t) => {
   const stack = await startStack(t);
-  for (const flags of [{ timeout: '0' }, { url: 'no url' }, { bad: 'x' }]) t.match(await selfTest(stack, { flags }), { status: 2 });
+  const wrong = [{ timeout: '0' }, { url: 'no url' }, { bad: 'x' }];
+  for (const ended of await Promise.all(wrong.map((flags) => selfTest(stack, { flags })))) t.match(ended, { status: 2 });
 });
