@@ -62,6 +62,15 @@ const patchTypes: Readonly<Record<PatchKind, string>> = {
   strategic: 'application/strategic-merge-patch+json',
 };
 
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Without the cause, which quotes the text around what it stumbled over: of a Secret that is a piece of a key.
+    throw new Error('the answer is not JSON');
+  }
+};
+
 export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): ApiServer => {
   const base = url.replace(/\/$/, '');
 
@@ -79,7 +88,7 @@ export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): Api
       },
       body: body === undefined ? null : JSON.stringify(body),
     });
-    const answer: unknown = JSON.parse(await response.text());
+    const answer = parsed(await response.text());
     return { status: response.status, answer: isJsonObject(answer) ? answer : {} };
   };
 

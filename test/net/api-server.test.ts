@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import { ApiError, createApiServer } from '../../src/net/api-server.ts';
+import { createLog } from '../../src/ops/log.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 
 interface Received {
@@ -122,4 +123,13 @@ t.test('no answer, an answer that is no JSON and a missing token are errors of t
   const error = await errorOf(api.get('/x'));
   t.match(error, { status: 0, message: 'GET /x: no answer' });
   t.match((error.cause as Error).message, /does not hold one bearer token/);
+});
+
+t.test('of an answer that is damaged nothing is told: it may be a Secret', async (t) => {
+  const { api } = await start(t, () => ({ body: '{"data":{"keys.json":canary}}' }));
+  const error = await errorOf(api.get('/x'));
+  const said: string[] = [];
+  createLog({ role: 'broker', level: 'warn', write: (line) => said.push(line) }).warn({ error }, 'waiting');
+  t.match(said.join(''), /GET \/x: no answer.*is not JSON/);
+  t.notMatch(said.join(''), /canary/);
 });
