@@ -38,9 +38,9 @@ const find = async (file: string, reporter: string, query: EventQuery): Promise<
   for await (const line of linesFrom(handle, start)) {
     if (!matches(line)) continue;
     found.push(line);
-    bytes += line.length;
+    bytes += Buffer.byteLength(line);
     while (found.length > query.limit || bytes > limits.foundBytesMax) {
-      bytes -= (found[0] as string).length;
+      bytes -= Buffer.byteLength(found[0] as string);
       found = found.slice(1);
       isComplete = false;
     }

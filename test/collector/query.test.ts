@@ -61,6 +61,13 @@ t.test('long events are as many as an answer takes', async (t) => {
   t.same([numbers(events), isComplete], [[3, 4], false]);
 });
 
+t.test('an answer is measured as it is sent, whatever the events are written in', async (t) => {
+  const path = '漢'.repeat(110 * 1024);
+  const find = createFinder(storeOf(t, ...[1, 2, 3].map((n) => line({ n, path }))));
+  const { events, isComplete } = await find({ spiffeId: mine }, any);
+  t.same([numbers(events), isComplete], [[3], false]);
+});
+
 t.test('only the end of a large store is read, and the answer says so', async (t) => {
   const filler = line({ n: 0, reporter: 'somebody', path: 'y'.repeat(1_000) });
   const count = Math.ceil((limits.findBytesMax + 1) / filler.length);
