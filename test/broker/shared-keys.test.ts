@@ -4,11 +4,17 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { openTrustDomain } from '../../src/broker/authority.ts';
 import { createIssuer } from '../../src/broker/issuer.ts';
+import { pemOfKey } from '../../src/broker/authority/serving.ts';
 import { createPublication } from '../../src/broker/run/publication.ts';
+import { openState } from '../../src/broker/run/state.ts';
 import { createSharedKeys, type StoredKey } from '../../src/broker/store.ts';
 import { limits } from '../../src/core/limits.ts';
 import { Secret } from '../../src/core/secret.ts';
 import { ApiError, createApiServer } from '../../src/net/api-server.ts';
+import type { Closer } from '../../src/ops/drain.ts';
+import { createAuthority } from '../../src/pki/authority.ts';
+import { createKeyPair } from '../../src/pki/key.ts';
+import type { BrokerSettings } from '../../src/settings/broker.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { configMapPath, secretPath, startObjectServer, type StoredObject } from '../fakes/object-server.ts';
 import { createLogLines } from '../support/broker.ts';
@@ -206,4 +212,44 @@ t.test('the bundle is published where it differs, and a replica that is behind d
   server.objects.delete(configMapPath);
   await (await publish())('three');
   t.match(lines.join(''), /"level":"warn".*503.*could not be published.*"level":"warn".*404.*could not be published/s);
+});
+
+t.test('what another broker publishes while this one starts is not put back either', async (t) => {
+  const { server, keys, put, data } = await rig(t);
+  const clock = createFakeClock();
+  const { log } = createLogLines();
+  const directory = t.testdirName;
+  server.beforePut = async () => {
+    // The authority is stored by now; before the signing key is, another broker adds one of its own and publishes both.
+    if (data(secretPath)['keys.json'] === undefined) return;
+    server.beforePut = undefined;
+    const key = createKeyPair();
+    const lifetimeMs = limits.trustDomainAuthorityLifetimeMs;
+    const { certificatePem } = createAuthority({
+      commonName: 'x',
+      key,
+      nowMs: clock.now(),
+      lifetimeMs,
+      spiffeTrustDomain: 'outrider.test',
+    });
+    const added = { certificatePem, privateKeyPem: pemOfKey(key), signsFromMs: clock.now() + lifetimeMs / 2 };
+    const both = await keys().changeAuthorities(async (stored) => [...stored, added]);
+    put(configMapPath, { 'ca.pem': both.map((one) => one.certificatePem).join('') });
+    const { metadata, ...rest } = server.objects.get(configMapPath) as StoredObject;
+    server.objects.set(configMapPath, { ...rest, metadata: { ...metadata, resourceVersion: 'another' } });
+  };
+  const closers: Closer[] = [];
+  t.teardown(async () => {
+    for (const { close } of closers.toReversed()) await close();
+  });
+  const settings = {
+    trustDomain: 'outrider.test',
+    stateDir: join(directory, 'state'),
+    bundleFile: join(directory, 'bundle.pem'),
+    issuer: { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 },
+    sharedKeys: { ...place, apiServer: server.url, caFile: join(directory, 'ca.pem'), tokenFile: join(directory, 'token') },
+  } as unknown as BrokerSettings;
+  const { trustDomain } = await openState(settings, { clock, log, metrics: { add: () => undefined }, stopRequested: undefined, closers });
+  t.equal(trustDomain.bundle().length, 2);
+  t.equal(data(configMapPath)['ca.pem'], trustDomain.bundlePem());
 });

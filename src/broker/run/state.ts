@@ -71,9 +71,8 @@ export const openState = async (settings: BrokerSettings, context: StateContext)
     }
     await finish(trustDomain.bundlePem());
   };
-  count('ok');
-  follow();
-  await (await publish())(trustDomain.bundlePem());
+  // At the start too the keys are read after the ConfigMap was (publication.ts): another broker may have changed both since they were opened.
+  await patiently(rotate, context);
   const nextRotationMs = (): number => Math.min(trustDomain.nextRotationMs(), issuer.nextRotationMs());
   const rotation = startRotation({ rotate, nextRotationMs }, { clock, log, ...(shared && { pollMs: limits.sharedKeysPollMs }) });
   closers.push({ name: 'key rotation', close: rotation.close });
