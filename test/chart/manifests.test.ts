@@ -33,6 +33,11 @@ const table: Readonly<Record<string, readonly string[]>> = {
   jwks: ['--set', 'cluster.attestation=jwks'],
   'managed cluster': ['--set', 'cluster.attestation=jwks,cluster.issuer=https://oidc.cloud.example/id/1'],
   OpenShift: ['--set-json', 'uid=null', '--set', 'injector.sidecar.uid=platform'],
+  'sections left empty': [
+    '--set-json',
+    'broker.configuration={"attestors":null,"workloads":null,"providers":null,"targets":null,"policies":null}',
+  ],
+  'no configuration': ['--set-json', 'broker.configuration=null'],
   bare: ['--set', 'selfTest.enabled=false,networkPolicy.enabled=false,broker.replicas=1,injector.replicas=1,fullnameOverride=gate'],
 };
 
@@ -232,6 +237,12 @@ t.test('the notes say what to do next, with these values', async (t) => {
   t.match(notes([]), /broker\.configuration in your values/);
   t.match(notes(['-f', sample]), /knows 1 workload\(s\), 1 target\(s\) and 1 policy of yours/);
   t.notMatch(notes(table['bare'] as readonly string[]), /helm test/);
+  t.match(notes(table['sections left empty'] as readonly string[]), /broker\.configuration in your values/);
+  t.match(notes(table['no configuration'] as readonly string[]), /broker\.configuration in your values/);
+  t.match(
+    notes(['-f', sample, '--set-json', 'broker.configuration.workloads=null,broker.configuration.policies=null']),
+    /knows 0 workload/,
+  );
 });
 
 /** `UPDATE_GOLDEN=1` writes them. */

@@ -69,7 +69,11 @@ credentials:
 {{- end -}}
 
 {{- define "outrider.broker.configuration" -}}
-{{- $written := .Values.broker.configuration -}}
+{{- /* `targets:` with nothing behind it is null, and takes the default away. */ -}}
+{{- $written := merge (dict) (default (dict) .Values.broker.configuration) -}}
+{{- range list "attestors" "workloads" "providers" "targets" "policies" -}}
+{{- if not (index $written .) }}{{ $_ := set $written . list }}{{ end -}}
+{{- end -}}
 {{- $made := include "outrider.broker.fixed" . | fromYaml -}}
 {{- $attestor := include "outrider.broker.attestor" . | fromYaml -}}
 {{- $external := not (or (hasPrefix "https://kubernetes.default.svc" .Values.cluster.issuer)) -}}
