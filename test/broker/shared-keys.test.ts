@@ -143,7 +143,10 @@ t.test('what is damaged, newer, or of another trust domain is refused with what 
   const written = (change: object): string => JSON.stringify({ version: 1, authorities: [], signingKeys: [], ...change });
   const one = { kid: 'a', algorithm: 'ES256', privateKeyPem: 'canary', publishedFromMs: 1, signsFromMs: 2 };
   for (const [text, message] of [
-    ['canary', /^Secret outrider\/outrider-keys, keys\.json is not JSON: put back a copy, or empty its data/],
+    [
+      'canary',
+      /^Secret outrider\/outrider-keys, keys\.json is not JSON: put back a copy, or empty its data \(a broker that runs puts back/,
+    ],
     ['', /is not JSON/],
     ['["canary"]', /is not JSON/],
     ['{}', /is not a list of keys that Outrider wrote/],

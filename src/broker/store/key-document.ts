@@ -27,7 +27,7 @@ export const keyDocumentText = (document: KeyDocument, place: string): string =>
 export const readKeyDocument = (text: string, place: string): KeyDocument => {
   const refuse = (why: string): never => {
     throw new StoreError(
-      `${place} ${why}: put back a copy, or empty its data (the brokers then make a new authority and new keys, and every proxy needs the new trust bundle).`,
+      `${place} ${why}: put back a copy, or empty its data (a broker that runs puts back the keys it has; where none does, there is a new authority and every proxy needs the new trust bundle).`,
     );
   };
   const document = parsed(text) ?? refuse('is not JSON');
