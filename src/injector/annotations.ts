@@ -139,9 +139,9 @@ const unknownOnes = (annotations: Readonly<Record<string, string>>): string[] =>
     .filter((name) => name.startsWith(annotationPrefix) && name !== notesAnnotation)
     .map((name) => name.slice(annotationPrefix.length))
     .filter((name) => !(names as readonly string[]).includes(name))
-    .map((name) => {
+    .map((name, i) => {
       if (name === 'inject') return `${annotationPrefix}inject is a label: write it under metadata.labels`;
-      const meant = nearest(name, names);
+      const meant = i < itemsMax ? nearest(name, names) : undefined;
       const advice = meant === undefined ? `known are ${names.join(', ')}` : `did you mean ${annotationPrefix}${meant}?`;
       return `${annotationPrefix}${name.slice(0, 63)} is not known: ${advice}`;
     });

@@ -34,8 +34,13 @@ export const decide = (pod: Pod, settings: SidecarSettings): Decision => {
     ...(problems.length === 0 ? routeProblems(settings, choices) : []),
     ...refusalsOf(bare, settings, choices),
   ];
-  return reasons.length > 0 ? { kind: 'denied', reasons } : inject(pod, bare, settings, choices);
+  return reasons.length > 0 ? { kind: 'denied', reasons: shown(reasons) } : inject(pod, bare, settings, choices);
 };
+
+/** A refusal is read by people, and in the log. */
+const reasonsMax = 32;
+const shown = (reasons: readonly string[]): readonly string[] =>
+  reasons.length <= reasonsMax ? reasons : [...reasons.slice(0, reasonsMax), `and ${reasons.length - reasonsMax} more`];
 
 /** The proxy's own settings judge the URLs. */
 const routeProblems = (settings: SidecarSettings, choices: Choices): readonly string[] => {

@@ -37,10 +37,12 @@ export const tellEnvironment = ({ env = [] }: Container, { mode, direct }: Surro
 
 /** The names among `names` whose value is not in the pod are moved to another name, and then refer to it. */
 const originals = (env: readonly EnvironmentEntry[], names: readonly string[]) => {
-  const elsewhere = env.filter(({ name, valueFrom }) => names.includes(name) && valueFrom !== undefined);
-  const moved = elsewhere.map(({ name, valueFrom }): EnvironmentEntry => ({ name: originalPrefix + name, valueFrom: valueFrom ?? {} }));
+  const elsewhere = new Set(env.filter(({ name, valueFrom }) => names.includes(name) && valueFrom !== undefined));
+  const moved = [...elsewhere].map(
+    ({ name, valueFrom }): EnvironmentEntry => ({ name: originalPrefix + name, valueFrom: valueFrom ?? {} }),
+  );
   const rest = env.map(
-    (entry): EnvironmentEntry => (elsewhere.includes(entry) ? { name: entry.name, value: `$(${originalPrefix}${entry.name})` } : entry),
+    (entry): EnvironmentEntry => (elsewhere.has(entry) ? { name: entry.name, value: `$(${originalPrefix}${entry.name})` } : entry),
   );
   return { env: moved, rest };
 };
@@ -52,7 +54,8 @@ const valuesOf = (env: readonly EnvironmentEntry[]): Readonly<Record<string, str
 const replaced = (env: readonly EnvironmentEntry[], set: Readonly<Record<string, string>>): readonly EnvironmentEntry[] => {
   const last = new Map(env.map(({ name }, i) => [name, i]));
   const kept = env.flatMap((entry, i): EnvironmentEntry[] => {
-    const value = set[entry.name];
+    // A variable may be called constructor.
+    const value = Object.hasOwn(set, entry.name) ? set[entry.name] : undefined;
     if (value === undefined) return [entry];
     return last.get(entry.name) === i ? [{ name: entry.name, value }] : [];
   });
