@@ -24,11 +24,11 @@ t.test('a pod with more mistakes than anybody reads is refused with the first of
 });
 
 t.test('a variable that is written very often takes no more than its share of time', async (t) => {
-  const env = Array.from({ length: 40_000 }, () => ({ name: 'NO_PROXY', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }));
+  const env = Array.from({ length: 150_000 }, () => ({ name: 'NO_PROXY', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }));
   const pod = podOf({ name: 'p' }, env);
   const started = process.cpuUsage();
   const decision = decide(pod, exampleSidecar);
   const { user, system } = process.cpuUsage(started);
   t.equal(decision.kind, 'injected');
-  t.ok(user + system < 500_000, `${user + system} µs`);
+  t.ok(user + system < 2_000_000, `${user + system} µs`);
 });
