@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { parse } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import { commandHelp } from '../../src/cli/help.ts';
 import { parseSettings } from '../../src/settings/document.ts';
 import { chart, hasHelm, type Manifest, manifestsIn, named, render, runHelm, template } from '../support/helm.ts';
@@ -36,6 +36,10 @@ const table: Readonly<Record<string, readonly string[]>> = {
   'sections left empty': [
     '--set-json',
     'broker.configuration={"attestors":null,"workloads":null,"providers":null,"targets":null,"policies":null}',
+  ],
+  'labels that meet': [
+    '--set-json',
+    'commonLabels={"team":"a","app.kubernetes.io/name":"other","outrider.dev/inject":"enabled"},broker.podLabels={"team":"b"},monitoring={"enabled":true,"labels":{"team":"c"}}',
   ],
   'no configuration': ['--set-json', 'broker.configuration=null'],
   bare: ['--set', 'selfTest.enabled=false,networkPolicy.enabled=false,broker.replicas=1,injector.replicas=1,fullnameOverride=gate'],
@@ -218,6 +222,19 @@ t.test('the self-test is started with arguments that it knows, as a program that
   for (const flag of args.filter((arg) => arg.startsWith('--'))) t.ok(new RegExp(`${flag} [A-Z]`).test(help), flag);
   t.not(spec.securityContext['runAsUser'], 65_532, "not the proxy's user");
   t.equal(template(['--set', 'injector.sidecar.uid=1000']).stdout.includes('runAsUser: 1001'), true);
+});
+
+t.test("labels of values are there once, the nearer before the common, and never in place of the chart's own", async (t) => {
+  if (!hasHelm(t)) return;
+  for (const [name, args] of Object.entries(table)) {
+    const problems = parseAllDocuments(template(args).stdout).flatMap(({ errors }) => errors.map(({ message }) => message));
+    t.strictSame(problems, [], name);
+  }
+  const manifests = render(t, table['labels that meet']);
+  const [, broker] = podSpecs(manifests).find(([where]) => where === 'Deployment outrider-broker') as [string, Metadata, PodSpec];
+  t.has(broker.labels, { team: 'b', 'app.kubernetes.io/name': 'outrider', 'outrider.dev/inject': 'disabled' });
+  t.has(named(manifests, 'PrometheusRule', 'outrider-alerts').metadata, { labels: { team: 'c' } });
+  t.has(named(manifests, 'Service', 'outrider-broker').metadata, { labels: { team: 'a', 'app.kubernetes.io/name': 'outrider' } });
 });
 
 t.test('pods that answer a moment longer where the cluster knows how; refused where it is too old', async (t) => {

@@ -28,17 +28,21 @@ labels:
   {{- include "outrider.selectorLabels" . | nindent 2 }}
   app.kubernetes.io/managed-by: {{ .root.Release.Service }}
   app.kubernetes.io/part-of: outrider
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
+  {{- with include "outrider.furtherLabels" (list .labels .root.Values.commonLabels) }}
+  {{- . | nindent 2 }}
   {{- end }}
 {{- $annotations := merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- /* What the values add, the nearer first. No key twice, which some tools refuse; and none of the chart's own, which selectors go by. */ -}}
+{{- define "outrider.furtherLabels" -}}
+{{- $labels := merge (dict) (default (dict) (index . 0)) (default (dict) (index . 1)) -}}
+{{- range list "name" "instance" "component" "managed-by" "part-of" }}{{ $labels = omit $labels (printf "app.kubernetes.io/%s" .) }}{{ end -}}
+{{- with $labels }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
 {{- define "outrider.image" -}}

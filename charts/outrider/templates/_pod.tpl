@@ -6,11 +6,8 @@ labels:
   {{- include "outrider.selectorLabels" . | nindent 2 }}
   # Where the namespace is labelled, these would wait for themselves.
   outrider.dev/inject: disabled
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
+  {{- with include "outrider.furtherLabels" (list (omit (default (dict) .values.podLabels) "outrider.dev/inject") (omit (default (dict) .root.Values.commonLabels) "outrider.dev/inject")) }}
+  {{- . | nindent 2 }}
   {{- end }}
 annotations:
   # What is read at the start alone: a change of it is a new pod.
