@@ -46,7 +46,11 @@ export const refusalsOf = (pod: Pod, settings: SidecarSettings, { mode, routes }
 const isSelfTest = ({ metadata, spec }: Pod, { selfTest }: SidecarSettings): boolean =>
   selfTest !== undefined && metadata['namespace'] === selfTest.namespace && spec['serviceAccountName'] === selfTest.serviceAccount;
 
-const isForWindows = ({ spec }: Pod): boolean => spec.os?.['name'] === 'windows' || spec.nodeSelector?.['kubernetes.io/os'] === 'windows';
+/** The second label is the older name of the first, which nodes still have. */
+const osLabels = ['kubernetes.io/os', 'beta.kubernetes.io/os'] as const;
+
+const isForWindows = ({ spec }: Pod): boolean =>
+  spec.os?.['name'] === 'windows' || osLabels.some((label) => spec.nodeSelector?.[label] === 'windows');
 
 const containerRefusals = (
   container: Container,

@@ -220,7 +220,7 @@ t.test('the self-test is started with arguments that it knows, as a program that
   t.equal(command, 'self-test');
   const help = commandHelp('self-test');
   for (const flag of args.filter((arg) => arg.startsWith('--'))) t.ok(new RegExp(`${flag} [A-Z]`).test(help), flag);
-  t.not(spec.securityContext['runAsUser'], 65_532, "not the proxy's user");
+  t.not(spec.securityContext['runAsUser'], 15_001, "not the proxy's user");
   t.equal(template(['--set', 'injector.sidecar.uid=1000']).stdout.includes('runAsUser: 1001'), true);
 });
 

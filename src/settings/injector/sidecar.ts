@@ -60,7 +60,7 @@ const image = scalar({ what: 'the name of an image', write: 'for example registr
 
 /** The largest id is "no user"; 0 is root, which could read everything in the pod. */
 const uidMax = 4_294_967_294;
-const uidError = `must be platform or a whole number from 1 to ${uidMax}, write for example 65532`;
+const uidError = `must be platform or a whole number from 1 to ${uidMax}, write for example 15001`;
 const uid = z.union([z.int({ error: uidError }).min(1, { error: uidError }).max(uidMax, { error: uidError }), z.literal('platform')], {
   error: uidError,
 });
@@ -85,7 +85,7 @@ export const sidecar = keys(
     tokenAudience: printable({ what: 'an audience', write: 'one line, such as outrider' }).default('outrider'),
     // The API server makes no token for less than 10 min.
     tokenLifetime: duration({ minMs: 10 * minute, maxMs: 60 * minute, write: '10m' }).default(10 * minute),
-    uid: uid.default(65_532),
+    uid: uid.default(15_001),
     clusterDomain: host.default('cluster.local'),
     clusterNames: oneOf(['direct', 'proxied']).default('direct'),
     noProxy: list(exception, { write: '[10.96.0.0/12]' }).default([]),
