@@ -4,7 +4,13 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { splitAtCommand } from '../../src/cli/command-line.ts';
-import { environmentOf, programEnvironment, type ProxyPlace, runDirectoryVariable, trustVariables } from '../../src/core/program-environment.ts';
+import {
+  environmentOf,
+  programEnvironment,
+  type ProxyPlace,
+  runDirectoryVariable,
+  trustVariables,
+} from '../../src/core/program-environment.ts';
 import { mergeTrustFiles } from '../../src/cli/run/trust-files.ts';
 import { createAuthority } from '../../src/pki/authority.ts';
 import { createKeyPair } from '../../src/pki/key.ts';
