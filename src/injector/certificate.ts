@@ -116,7 +116,7 @@ const lookAtCluster = async (settings: SelfSigned, options: CertificateOptions, 
   if (certificate) use(certificate);
   if (!configuration || !certificate) return isOvertaken;
   const changes = caBundlePatch(configuration, certificate.caPem);
-  const isCurrent = changes.length === 0 || (await tried('webhook_configuration', () => api.patch(path, changes, 'json'))) !== undefined;
+  const isCurrent = changes.length === 0 || (await tried('webhook_configuration', () => api.patch(path, changes))) !== undefined;
   onTrusted(isCurrent);
   return isOvertaken;
 };

@@ -13,7 +13,7 @@ import { bundleFile, containers, paths, ports, trustStoreFile, volumes } from '.
 import type { Container, Volume, VolumeMount } from './pod.ts';
 
 /** The variable that the proxy reads its configuration from, and removes. Set at creation, it cannot be changed after. */
-export const configurationVariable = 'OUTRIDER_CONFIG';
+const configurationVariable = 'OUTRIDER_CONFIG';
 
 /** How long the proxy may take until programs start: attestation and targets need a broker. Past it, it is started again. */
 const startupSeconds = 300;

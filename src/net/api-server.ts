@@ -17,9 +17,6 @@ export interface ApiServerPlace {
   readonly tokenFile: string;
 }
 
-/** `json`: RFC 6902; `merge`: RFC 7386; `strategic`: lists of known kinds merge by key. */
-export type PatchKind = 'json' | 'merge' | 'strategic';
-
 export interface ListOptions {
   readonly labelSelector?: string;
 }
@@ -33,7 +30,8 @@ export interface ApiServer {
   readonly create: (path: string, body: JsonObject) => Promise<JsonObject>;
   /** Refused as a conflict when `body` has a resourceVersion that is no longer the object's. */
   readonly replace: (path: string, body: JsonObject) => Promise<JsonObject>;
-  readonly patch: (path: string, body: JsonObject | readonly JsonObject[], kind: PatchKind) => Promise<JsonObject>;
+  /** A JSON patch (RFC 6902): all of it, or nothing. */
+  readonly patch: (path: string, operations: readonly JsonObject[]) => Promise<JsonObject>;
 }
 
 /** Holds the method, the path and the API server's own words for why; never a body or a token. */
@@ -55,12 +53,6 @@ export class ApiError extends Error {
     return this.status === 409;
   }
 }
-
-const patchTypes: Readonly<Record<PatchKind, string>> = {
-  json: 'application/json-patch+json',
-  merge: 'application/merge-patch+json',
-  strategic: 'application/strategic-merge-patch+json',
-};
 
 const parsed = (text: string): unknown => {
   try {
@@ -143,6 +135,6 @@ export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): Api
     },
     create: (path, body) => done('POST', path, body),
     replace: (path, body) => done('PUT', path, body),
-    patch: (path, body, kind) => done('PATCH', path, body, patchTypes[kind]),
+    patch: (path, operations) => done('PATCH', path, operations, 'application/json-patch+json'),
   };
 };

@@ -89,9 +89,8 @@ export const createClusterObjects = (): ClusterObjects => {
       const { resourceVersion } = body['metadata'] as { resourceVersion?: string };
       return resourceVersion === metadata['resourceVersion'] ? put(path, body) : fail('PUT', path, 409, 'Conflict');
     },
-    patch: async (path, body, kind) => {
+    patch: async (path, body) => {
       called('PATCH', path);
-      if (kind !== 'json') return fail('PATCH', path, 415, 'UnsupportedMediaType');
       const operations = body as unknown as readonly PatchOperation[];
       return put(
         path,

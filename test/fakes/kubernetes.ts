@@ -33,7 +33,7 @@ export const startKubernetes = async (t: Test, cluster: ClusterObjects): Promise
     }
     const object = JSON.parse(body) as JsonObject;
     if (method === 'POST') return cluster.create(path, object);
-    return method === 'PUT' ? cluster.replace(path, object) : cluster.patch(path, object, 'json');
+    return method === 'PUT' ? cluster.replace(path, object) : cluster.patch(path, object as unknown as readonly JsonObject[]);
   };
 
   const server = createServer(authority.serverFor('localhost'), (request, response) => {

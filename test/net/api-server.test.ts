@@ -93,17 +93,13 @@ t.test('objects are made, replaced and patched, each with the media type of what
   const { api, received } = await start(t, ({ body }) => ({ status: 201, body: { got: JSON.parse(body) as unknown } }));
   t.same(await api.create('/a', { n: 1 }), { got: { n: 1 } });
   await api.replace('/b', { n: 2 });
-  await api.patch('/c', [{ op: 'add', path: '/x', value: 1 }], 'json');
-  await api.patch('/d', { n: 3 }, 'merge');
-  await api.patch('/e', { n: 4 }, 'strategic');
+  await api.patch('/c', [{ op: 'add', path: '/x', value: 1 }]);
   t.same(
     received.map(({ method, url, contentType, body }) => [method, url, contentType, body]),
     [
       ['POST', '/a', 'application/json', '{"n":1}'],
       ['PUT', '/b', 'application/json', '{"n":2}'],
       ['PATCH', '/c', 'application/json-patch+json', '[{"op":"add","path":"/x","value":1}]'],
-      ['PATCH', '/d', 'application/merge-patch+json', '{"n":3}'],
-      ['PATCH', '/e', 'application/strategic-merge-patch+json', '{"n":4}'],
     ],
   );
 });
