@@ -4,6 +4,7 @@
  */
 import { findLimits } from './limits/find.ts';
 import { injectorLimits } from './limits/injector.ts';
+import { interceptionLimits } from './limits/interception.ts';
 import { runLimits } from './limits/run.ts';
 
 export const limits = {
@@ -70,6 +71,11 @@ export const limits = {
   memoryShortSlowMs: 1_000,
   /** Requests under way of all programs together: each connection has one, and HTTP/2 some hundreds more. Some 50 KiB each at worst. */
   clientRequestsMax: 1_536,
+  /**
+   * Of these, beyond the first of each connection: what is left is one for each that may be connected, so that whoever asks for one thing at a
+   * time has its turn, however many things others ask for at once.
+   */
+  clientFurtherRequestsMax: 512,
   /** Requests that wait for their turn on a program's connection: package managers pipeline ten, load generators some dozens. */
   clientPipelinedRequestsMax: 128,
   /** How long the rest of a request is read and dropped after an early answer, before the connection is closed instead. */
@@ -209,28 +215,7 @@ export const limits = {
   /** Origins whose latest nonce for proofs (RFC 9449 section 8) is remembered. */
   proofNoncesMax: 256,
 
-  // Interception --------------------------------------------------------------------------------------------------
-  /**
-   * The per-pod authority's certificate. Programs read their trust bundle once, at their start, so it must outlive any of them. At
-   * half of it a new one is written, by the same key; the key ends with the pod.
-   */
-  interceptionAuthorityLifetimeMs: 365 * 24 * 3_600_000,
-  /** A stored authority with less than this left is made anew: programs that read the bundle now may run for weeks. */
-  interceptionAuthorityRemainderMs: 30 * 24 * 3_600_000,
-  /** The file it is stored in: 20,000 host names are within it. */
-  interceptionStateBytesMax: 4 * 1024 * 1024,
-  /**
-   * The authority's certificate goes along with a leaf up to this size. It grows with the hosts it names, nobody needs it to verify,
-   * and programs bound what they take in a handshake: Java 32 KiB, Go 64 KiB at times, OpenSSL 100 KiB.
-   */
-  interceptionAuthoritySentBytesMax: 8 * 1024,
-  /** It is back-dated by this much: programs share our clock, and a clock that is set back must not make it invalid for them. */
-  interceptionAuthorityBackdateMs: 48 * 3_600_000,
-  /** One leaf. */
-  leafLifetimeMs: 3_600_000,
-  /** Certificates are back-dated by this much, for clocks that run behind. */
-  certificateBackdateMs: 5 * 60_000,
-  leafCacheMax: 256,
+  ...interceptionLimits,
 
   // Broker --------------------------------------------------------------------------------------------------------
   attestTimeoutMs: 10_000,

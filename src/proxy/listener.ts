@@ -14,6 +14,7 @@ import { listening } from '../ops/admin.ts';
 import type { Clock } from '../ops/clock.ts';
 import { type ConnectionClaims, type EngineHandlers, identifiers, ordinaryPatience, type Patience } from './listener/connection.ts';
 import type { TlsTerms } from './listener/handshake.ts';
+import { createConcurrency, type Excess } from './listener/concurrency.ts';
 import { createHttp1 } from './listener/http1.ts';
 import { createHttp2 } from './listener/http2.ts';
 import { leave } from './listener/leave.ts';
@@ -41,7 +42,9 @@ export interface Tunnel {
   readonly refuse: (fault: Fault) => void;
 }
 
-export interface ListenerHandlers extends EngineHandlers {
+export interface ListenerHandlers extends Pick<EngineHandlers, 'refused'> {
+  /** Never rejects: it has answered, one way or the other. */
+  readonly request: (accepted: Accepted) => Promise<void>;
   readonly tunnel: (tunnel: Tunnel) => Promise<void>;
 }
 
@@ -69,7 +72,7 @@ export interface ListenerOptions {
 }
 
 /** Why somebody was turned away, or closed, for load. */
-export type Overload = Closure | 'connections' | 'connections_dropped' | 'memory' | 'requests' | 'descriptors';
+export type Overload = Closure | Excess | 'connections' | 'connections_dropped' | 'descriptors';
 
 export interface Listener {
   readonly address: AddressInfo;
@@ -147,7 +150,7 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
 
   const onConnect = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
     const connect = request.url as string;
-    if (isShort() && runningShort >= limits.memoryShortRequestsMax) return refuseIn(socket)(refusedForMemory());
+    if (concurrency.isFull()) return refuseIn(socket)(refusedFor('memory'));
     // While it is dialled for, it waits for us.
     occupancy.hold(socket, true);
     void handlers.tunnel({
@@ -165,35 +168,21 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       refuse: (fault) => void socket.end(problemBytes(fault, randomUUID())),
     });
   };
-  let running = 0;
-  /** Of these, those that were taken while memory was short. */
-  let runningShort = 0;
-  const isShort = (): boolean => options.isMemoryShort?.() === true;
-  const refusedFor = (reason: 'memory' | 'requests', detail: string): Fault => {
-    onOverload(reason);
-    const fault = new Fault('overloaded', { detail });
+  const concurrency = createConcurrency(() => options.isMemoryShort?.() === true);
+  const refusedFor = (excess: Excess): Fault => {
+    onOverload(excess);
+    const fault = new Fault('overloaded', { detail: excess === 'memory' ? 'Memory is short.' : 'Too many requests are under way.' });
     handlers.refused(fault);
     return fault;
-  };
-  const refusedForMemory = (): Fault => refusedFor('memory', 'Memory is short.');
-  const ended = (): void => void (running -= 1);
-  const endedShort = (): void => {
-    running -= 1;
-    runningShort -= 1;
   };
   const refuse = (accepted: Accepted, fault: Fault): Promise<void> => {
     respond(accepted.sink, fault, accepted);
     return Promise.resolve();
   };
   const engineHandlers: EngineHandlers = {
-    request: (accepted) => {
-      // Asked first: refusing takes memory, too.
-      const short = isShort();
-      if (running >= limits.clientRequestsMax) return refuse(accepted, refusedFor('requests', 'Too many requests are under way.'));
-      if (short && runningShort >= limits.memoryShortRequestsMax) return refuse(accepted, refusedForMemory());
-      running += 1;
-      if (short) runningShort += 1;
-      return handlers.request(accepted).then(short ? endedShort : ended);
+    request: (accepted, isFurther) => {
+      const entered = concurrency.enter(isFurther);
+      return 'excess' in entered ? refuse(accepted, refusedFor(entered.excess)) : handlers.request(accepted).then(entered.leave);
     },
     refused: handlers.refused,
   };

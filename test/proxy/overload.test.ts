@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import type { ClientHttp2Session } from 'node:http2';
+import { type ClientHttp2Session, createSecureServer } from 'node:http2';
 import { createServer } from 'node:https';
 import type { Socket } from 'node:net';
 import t, { type Test } from 'tap';
@@ -10,7 +10,20 @@ import { processLimits, readLimits } from '../../src/ops/process-limits.ts';
 import type { Overload } from '../../src/proxy/listener.ts';
 import { createOccupancy, type Standing } from '../../src/proxy/listener/occupancy.ts';
 import { connectionsFor } from '../../src/proxy/run/load.ts';
-import { between, files, host, h2Program, httpTarget, program, rawTarget, talk, tunnel, until, whole } from '../support/between.ts';
+import {
+  between,
+  files,
+  host,
+  h2Program,
+  httpTarget,
+  program,
+  rawTarget,
+  talk,
+  tlsTunnel,
+  tunnel,
+  until,
+  whole,
+} from '../support/between.ts';
 import { listen } from '../net/outbound/targets.ts';
 import { eventually } from '../support/stack.ts';
 
@@ -221,6 +234,49 @@ t.test('programs that speak HTTP/2 are told of short memory on their stream', as
   await until(() => answers.length === limits.memoryShortRequestsMax);
   for (const answer of answers) answer.end('ok');
   for (const response of responses) t.match((await response)[0], { ':status': 200 });
+});
+
+t.test('who asks for one thing at a time has its turn, however many things others ask for at once', async (t) => {
+  const overloads: Overload[] = [];
+  const waiting: { end: (text: string) => void }[] = [];
+  const { path } = await between(
+    t,
+    createSecureServer({ ...files, settings: { maxConcurrentStreams: 1_000 } }, (request, response) => {
+      if (request.url === '/quick') response.end('quick');
+      else waiting.push(response);
+    }),
+    { target: { protocol: 'h2' }, listener: { onOverload: (reason) => overloads.push(reason) } },
+  );
+  const sessions = await Promise.all(Array.from({ length: 3 }, () => h2Program(t, path)));
+  for (const session of sessions) await until(() => session.remoteSettings.maxConcurrentStreams === limits.clientH2StreamsMax);
+  const each = limits.clientH2StreamsMax - 1;
+  const statuses = sessions.flatMap((session) =>
+    Array.from(
+      { length: each },
+      async () => ((await once(session.request({ ':path': '/wait' }), 'response'))[0] as { ':status': number })[':status'],
+    ),
+  );
+  const taken = sessions.length + limits.clientFurtherRequestsMax;
+  await until(() => waiting.length + overloads.length === sessions.length * each);
+  t.equal(waiting.length, taken);
+  t.same(new Set(overloads), new Set(['requests']));
+  const modest = await h2Program(t, path);
+  t.match((await once(modest.request({ ':path': '/quick' }), 'response'))[0], { ':status': 200 });
+  const one = talk(await tlsTunnel(path, undefined));
+  one.say(`GET /quick HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+  await one.until(/^HTTP\/1\.1 200 [^]*quick/);
+  const greedy = modest.request({ ':path': '/wait' });
+  t.match(
+    (await once(modest.request({ ':path': '/quick' }), 'response'))[0],
+    { ':status': 503, 'retry-after': '1' },
+    'its second at the same time',
+  );
+  greedy.close();
+  for (const answer of waiting) answer.end('ok');
+  const counts = Map.groupBy(await Promise.all(statuses), (status) => status);
+  t.equal(counts.get(200)?.length, taken);
+  t.equal(counts.get(503)?.length, sessions.length * each - taken);
+  t.match((await once((sessions[0] as ClientHttp2Session).request({ ':path': '/quick' }), 'response'))[0], { ':status': 200 });
 });
 
 t.test(

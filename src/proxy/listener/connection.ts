@@ -28,8 +28,8 @@ export interface ConnectionClaims {
 export type Connections = WeakMap<Duplex, ConnectionClaims>;
 
 export interface EngineHandlers {
-  /** Never rejects: it has answered, one way or the other. */
-  readonly request: (accepted: Accepted) => Promise<void>;
+  /** Never rejects: it has answered, one way or the other. `isFurther`: another one of its connection is under way. */
+  readonly request: (accepted: Accepted, isFurther: boolean) => Promise<void>;
   /** A request that never became an exchange. */
   readonly refused: (fault: Fault) => void;
 }

@@ -149,7 +149,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
         const admitted = admit(head);
         const body = admitted.hasBody ? bodyOf(request, sink, admitted, patience) : undefined;
         line.current = { request, response, body };
-        const handled = handlers.request({ ...accept(request, head.headers, admitted), body, upgrade: undefined, sink });
+        const handled = handlers.request({ ...accept(request, head.headers, admitted), body, upgrade: undefined, sink }, false);
         if (body) void handled.then(() => body.return());
       } catch (thrown) {
         refuse(request, sink, thrown);
@@ -180,7 +180,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
         const head = headOf(request);
         const admitted = admit(head);
         sink.beforeUpgrade = stopWatching;
-        void handlers.request({ ...accept(request, head.headers, admitted), body: undefined, upgrade: admitted.upgrade, sink });
+        void handlers.request({ ...accept(request, head.headers, admitted), body: undefined, upgrade: admitted.upgrade, sink }, false);
       } catch (thrown) {
         refuse(request, sink, thrown);
       }

@@ -29,6 +29,12 @@ export interface Http2Engine {
   readonly drain: () => void;
 }
 
+interface Line {
+  readonly claims: ConnectionClaims | undefined;
+  /** Requests that are being handled; some may outlive their streams. */
+  underWay: number;
+}
+
 export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOptions): Http2Engine => {
   const sessions = new Set<ServerHttp2Session>();
   /** Streams of each connection that are open. */
@@ -38,7 +44,8 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
   /** Of the connection that is being taken: node:http2 makes its session within that very call, and shows the socket by a stand-in. */
   let taken: { readonly socket: Duplex; readonly claims: ConnectionClaims | undefined } | undefined;
 
-  const onStream = (stream: ServerHttp2Stream, claims: ConnectionClaims | undefined, raw: HeaderList, hasBody: boolean): void => {
+  const onStream = (stream: ServerHttp2Stream, line: Line, raw: HeaderList, hasBody: boolean): void => {
+    const { claims } = line;
     const sink = new Http2Sink({ stream, isHead: valuesOf(raw, ':method')[0] === 'HEAD', now: clock.monotonic });
     try {
       const { method, authority, path, headers, expectsContinue, isEmpty } = admitH2(raw);
@@ -58,7 +65,12 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
         originalAddress: claims?.originalAddress,
         sink,
       };
-      void handlers.request(accepted).then(() => body?.return());
+      const handled = handlers.request(accepted, line.underWay > 0);
+      line.underWay += 1;
+      void handled.then(() => {
+        line.underWay -= 1;
+        void body?.return();
+      });
     } catch (thrown) {
       const fault = asFault(thrown);
       handlers.refused(fault);
@@ -92,6 +104,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
   const narrow = serverFor(limits.clientH2NarrowStreamsMax);
   const onSession = (session: ServerHttp2Session, isWide: boolean): void => {
     const { socket, claims } = taken as NonNullable<typeof taken>;
+    const line: Line = { claims, underWay: 0 };
     const streams = new Set<ServerHttp2Stream>();
     open.set(socket, streams);
     sessions.add(session);
@@ -128,7 +141,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
       stream.on('timeout', () => {
         if (stream.writableNeedDrain) stream.close(constants.NGHTTP2_CANCEL);
       });
-      onStream(stream, claims, fromRaw(raw), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
+      onStream(stream, line, fromRaw(raw), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
     });
     if (isDraining) session.close();
   };
