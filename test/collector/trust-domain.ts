@@ -29,7 +29,7 @@ export const createTrustDomain = () => {
     spiffeTrustDomain: 'outrider.test',
   });
   const issue = (id: SpiffeId, publicKey = createKeyPair().publicKey, lifetimeMs = hour) =>
-    issueSvid(authority, { spiffeId: id, publicKey, nowMs: Date.now(), lifetimeMs });
+    issueSvid(authority, { spiffeId: id, publicKey, attested: '{"version":1}', nowMs: Date.now(), lifetimeMs });
 
   const svid = (id: SpiffeId): Svid => {
     const { publicKey, privateKey } = createKeyPair();

@@ -15,6 +15,7 @@ import type { Svid } from '../../src/rpc/svid.ts';
 import { grantRequestBytes, watchRequestBytes } from '../../src/rpc/wire.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import {
+  attestedAs,
   broker,
   collector,
   collectorId,
@@ -105,11 +106,12 @@ t.test('the handler knows the caller by its certificate', async (t) => {
   const channel = openBroker({ broker: peerOf(server), svid });
   t.teardown(() => channel.close());
   await channel.getGrant('echo', 'v1');
-  t.match(callers, [{ spiffeId: workloadId, attested: undefined, certificateExpiresAtMs: svid.expiresAtMs }]);
+  t.match(callers, [{ spiffeId: workloadId, attested: attestedAs, certificateExpiresAtMs: svid.expiresAtMs }]);
 });
 
 t.test('a certificate that is not a good SVID of the trust domain is refused, and why is said', async (t) => {
   const server = await broker(t, domain);
+  const events = await collector(t, domain, async (_, __, batch) => batch.at(-1)?.sequence ?? 0);
   const refused: Record<string, readonly [Svid, string]> = {
     'by another authority': [createDomain().svid(), 'identity_refused'],
     expired: [domain.svid({ nowMs: nowMs - 2 * hourMs }), 'identity_expired'],
@@ -119,6 +121,10 @@ t.test('a certificate that is not a good SVID of the trust domain is refused, an
     'without an ID': [odd({ uris: [] }), 'identity_refused'],
     'with two IDs': [odd({ uris: [workloadId, 'spiffe://outrider.test/other'] }), 'identity_refused'],
     'with an ID that is the trust domain alone': [odd({ uris: ['spiffe://outrider.test'] }), 'identity_refused'],
+    'of one whom nobody attested (a role, a client certificate that a target is shown)': [
+      domain.svid({ attested: undefined }),
+      'identity_refused',
+    ],
     "the authority's own": [
       { ...domain.svid(), certificateChainPem: authority.certificatePem, privateKey: authority.key.privateKey },
       'identity_refused',
@@ -132,6 +138,9 @@ t.test('a certificate that is not a good SVID of the trust domain is refused, an
     const connection = openConnection(trustOf(peerOf(server), trusting));
     t.equal(await streamEnd(connection, brokerService.methods.watch), code, `${name}, watching`);
     connection.close();
+    const toCollector = openConnection(trustOf(peerOf(events, collectorId), trusting));
+    t.equal(await streamEnd(toCollector, eventsService.methods.record), code, `${name}, recording`);
+    toCollector.close();
   }
 });
 

@@ -29,9 +29,14 @@ export const brokerId = spiffeId('outrider.test', 'broker');
 export const collectorId = spiffeId('outrider.test', 'collector');
 export const workloadId = spiffeId('outrider.test', 'ns', 'demo', 'sa', 'demo-app');
 
+/** What the SVIDs here say was attested. */
+export const attestedAs = '{"version":1}';
+
 export interface Domain {
   readonly authority: Authority;
-  readonly svid: (o?: { id?: SpiffeId; nowMs?: number; lifetimeMs?: number; key?: KeyPair }) => Svid;
+  /** `attested`: what it says was attested; undefined: nothing, as certificates of this authority that are for targets. */
+  readonly svid: (o?: { id?: SpiffeId; nowMs?: number; lifetimeMs?: number; key?: KeyPair; attested?: string | undefined }) => Svid;
+  /** A role's own, which nobody attested. */
   readonly identity: (o?: { id?: SpiffeId; nowMs?: number; lifetimeMs?: number; clientCaPem?: string }) => ServerIdentity;
 }
 
@@ -44,12 +49,14 @@ export const createDomain = (name = 'outrider.test'): Domain => {
     lifetimeMs: 96 * hourMs,
     spiffeTrustDomain: name,
   });
-  const issue = (id: SpiffeId, publicKey: KeyObject, issuedAtMs: number, lifetimeMs: number) =>
-    issueSvid(authority, { spiffeId: id, publicKey, nowMs: issuedAtMs, lifetimeMs });
+  const issue = (id: SpiffeId, publicKey: KeyObject, issuedAtMs: number, lifetimeMs: number, attested?: string) =>
+    issueSvid(authority, { spiffeId: id, publicKey, nowMs: issuedAtMs, lifetimeMs, ...(attested !== undefined && { attested }) });
   return {
     authority,
-    svid: ({ id = workloadId, nowMs: issuedAtMs = nowMs, lifetimeMs = hourMs, key = createKeyPair() } = {}) => {
-      const { pem, notAfterMs } = issue(id, key.publicKey, issuedAtMs, lifetimeMs);
+    svid: (options = {}) => {
+      const { id = workloadId, nowMs: issuedAtMs = nowMs, lifetimeMs = hourMs, key = createKeyPair() } = options;
+      const attested = 'attested' in options ? options.attested : attestedAs;
+      const { pem, notAfterMs } = issue(id, key.publicKey, issuedAtMs, lifetimeMs, attested);
       return {
         spiffeId: id,
         attestationId: 'attestation-1',
@@ -112,7 +119,13 @@ export const snapshot = (configurationVersion = 'v1'): TargetSnapshot => ({
 export const handlersOf = (domain: Domain, o: Partial<BrokerHandlers> = {}, now: () => number = Date.now): BrokerHandlers => ({
   attest: async (_, certificateRequest) => {
     const publicKey = readCertificateRequest(certificateRequest);
-    const { der, notAfterMs } = issueSvid(domain.authority, { spiffeId: workloadId, publicKey, nowMs: now(), lifetimeMs: hourMs });
+    const { der, notAfterMs } = issueSvid(domain.authority, {
+      spiffeId: workloadId,
+      publicKey,
+      attested: attestedAs,
+      nowMs: now(),
+      lifetimeMs: hourMs,
+    });
     return {
       certificateChain: [der],
       trustBundle: [domain.authority.certificateDer],

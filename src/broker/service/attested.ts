@@ -26,13 +26,10 @@ export const attestedText = (attestationId: string, { attestor, attributes }: Id
   return text;
 };
 
-/**
- * Faults: identity_refused when the certificate does not say what was attested, identity_expired past its end. Certificates of the same
- * authority that are no identities here, the broker's own and those that targets are shown (provider/x509.ts), say nothing.
- */
+/** Faults: identity_refused when what the certificate says was attested cannot be read, identity_expired past its end. */
 export const issuedTo = ({ spiffeId, attested, certificateExpiresAtMs }: CallerIdentity, nowMs: number): IssuedIdentity => {
   if (certificateExpiresAtMs <= nowMs) throw new Fault('identity_expired');
-  const read = attested === undefined ? undefined : readAttested(attested);
+  const read = readAttested(attested);
   if (read === undefined) throw new Fault('identity_refused', { detail: 'The certificate does not say what was attested.' });
   return { ...read, spiffeId };
 };

@@ -6,8 +6,8 @@ import { attestedOf, spiffeIdOf } from '../../pki/svid.ts';
 
 export interface CallerIdentity {
   readonly spiffeId: string;
-  /** What its certificate says was attested, signed with it; undefined when it says nothing. Only the broker can read it. */
-  readonly attested: string | undefined;
+  /** What its certificate says was attested, signed with it. Only the broker can read it. */
+  readonly attested: string;
   readonly certificateExpiresAtMs: number;
 }
 
@@ -16,7 +16,10 @@ export interface Authenticated {
   getAuthContext(): { readonly sslPeerCertificate?: { readonly raw: Buffer } };
 }
 
-/** Faults: identity_refused without a verified SVID of the trust domain, identity_expired past its end. */
+/**
+ * Faults: identity_refused without a verified SVID of the trust domain, identity_expired past its end. Certificates of the same authority that
+ * nobody attested, the roles' own and those that targets are shown (broker/provider/x509.ts), call nobody.
+ */
 export const callerOf = (call: Authenticated, trustDomain: string, nowMs: number): CallerIdentity => {
   const raw = call.getAuthContext().sslPeerCertificate?.raw;
   if (raw === undefined) throw new Fault('identity_refused', { detail: 'No certificate was shown.' });
@@ -25,8 +28,10 @@ export const callerOf = (call: Authenticated, trustDomain: string, nowMs: number
   if (spiffeId === undefined || parsed?.trustDomain !== trustDomain || parsed.path === '') {
     throw new Fault('identity_refused', { detail: 'It is not one of a workload of this trust domain.' });
   }
+  const attested = attestedOf(raw);
+  if (attested === undefined) throw new Fault('identity_refused', { detail: 'The certificate does not say what was attested.' });
   const { validToDate } = new X509Certificate(raw);
-  const caller = { spiffeId, attested: attestedOf(raw), certificateExpiresAtMs: validToDate.getTime() };
+  const caller = { spiffeId, attested, certificateExpiresAtMs: validToDate.getTime() };
   checkStillValid(caller, nowMs);
   return caller;
 };
