@@ -216,7 +216,10 @@ const broker: Description = {
     { title: 'Time of a provider', queries: quantiles('outrider_broker_provider_duration_seconds', 'provider, ', ''), unit: 's' },
     {
       title: 'Configuration reloads',
-      queries: [['sum by (result) (increase(outrider_broker_configuration_reloads_total[1h]))', '{{result}}']],
+      queries: [
+        ['sum by (result) (increase(outrider_broker_configuration_reloads_total[1h]))', '{{result}}'],
+        ['count(outrider_broker_configuration_current == 0)', 'brokers on the one before'],
+      ],
     },
     {
       title: 'Keys',

@@ -59,6 +59,7 @@ export const metricTable = {
   outrider_broker_signing_key_rotation_timestamp_seconds: gauge([], 'When the token-signing key changes next, Unix time.'),
   outrider_broker_key_checks_total: counter(['result'], 'Looks at the stored keys, at least every 12 s where brokers share them: ok, or failed (the keys that are known go on).'),
   outrider_broker_authority_expiry_timestamp_seconds: gauge([], "When the trust domain's authority expires, Unix time."),
+  outrider_broker_configuration_current: gauge([], 'Whether the configuration, as its files say it now, is in force (1), or was rejected so that the one before still is (0).'),
   outrider_broker_configuration_reloads_total: counter(['result'], 'Configuration reloads, by result (ok, rejected).'),
 
   // Collector

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
+import { eventually } from '../support/stack.ts';
 import { limits } from '../../src/core/limits.ts';
 import { type Clock, systemClock } from '../../src/ops/clock.ts';
 import { createFakeClock } from '../fakes/clock.ts';
@@ -45,6 +46,15 @@ await t.test(
     for (const problem of problems) t.match(problem, /broker\.yaml:\d+:\d+ /);
     t.match(line, /trustDomain/);
     await t.rejects(channel.getGrant('echo', ''), { code: 'policy_denied' }, 'the one before stays in force');
+    t.match(
+      await metricsOf(broker),
+      /outrider_broker_configuration_current 0\n/,
+      'and that the file is not in force can be seen for as long',
+    );
+
+    // As after a rollback: nothing new is in force, and nothing is wrong any more.
+    put(files.configuration, files.text(demoPolicies.replace('allow', 'deny')));
+    await eventually(async () => /outrider_broker_configuration_current 1\n/.test(await metricsOf(broker)));
 
     put(files.configuration, files.text().replace('outrider.test\nstateDir', 'other.test\nstateDir'));
     t.match(await logs.next(/configuration rejected/), /trustDomain: cannot change while the broker runs/);
@@ -57,6 +67,7 @@ await t.test(
     await logs.next(/configuration in force/);
     await t.resolves(channel.getGrant('echo', ''));
     const metrics = await metricsOf(broker);
+    t.match(metrics, /outrider_broker_configuration_current 1\n/);
     t.match(metrics, /outrider_broker_configuration_reloads_total\{result="ok"\} 2\n/);
     t.match(metrics, /outrider_broker_configuration_reloads_total\{result="rejected"\} 4\n/);
   },

@@ -38,6 +38,8 @@ export const startReloading = ({ built, build, use, reloadFrom, metrics, clock, 
   let files = compiledFiles(built.settings);
 
   const count = (result: 'ok' | 'rejected'): void => metrics.add('outrider_broker_configuration_reloads_total', { result });
+  const setCurrent = (isCurrent: boolean): void => metrics.set('outrider_broker_configuration_current', {}, isCurrent ? 1 : 0);
+  setCurrent(true);
 
   const replace = (settings: BrokerSettings): void => {
     files = [...new Set([...compiledFiles(current.settings), ...compiledFiles(settings)])];
@@ -56,8 +58,10 @@ export const startReloading = ({ built, build, use, reloadFrom, metrics, clock, 
   const counted = (read: () => BrokerSettings): void => {
     try {
       replace(read());
+      setCurrent(true);
     } catch (error) {
       count('rejected');
+      setCurrent(false);
       throw error;
     }
   };
