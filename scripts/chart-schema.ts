@@ -174,6 +174,7 @@ export const chartSchema = (): Schema => ({
         issuer: text('the "issuer" of kubectl get --raw /.well-known/openid-configuration', '^https://'),
         attestation: words('token_review', 'jwks'),
         domain: text('what names of the cluster end in', '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'),
+        ipFamily: ofSidecar('ipFamily'),
         noProxy: list(text('as in NO_PROXY', '^[^\\s,]+$')),
       }),
       injector: object({

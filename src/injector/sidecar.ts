@@ -122,7 +122,7 @@ export const proxyConfiguration = (settings: SidecarSettings, { mode, routes, lo
     listen: `127.0.0.1:${ports.proxy}`,
     ...(mode === 'transparent' ? { transparent: { port: ports.transparent } } : {}),
     ...(mode === 'routes' ? { routes: routes.map(({ port, to }) => ({ listen: `127.0.0.1:${port}`, to })) } : {}),
-    admin: `0.0.0.0:${ports.admin}`,
+    admin: `${settings.ipFamily === 'IPv6' ? '[::]' : '0.0.0.0'}:${ports.admin}`,
     identity: { broker: settings.broker, brokerCaFile: `${paths.trust}/ca.pem`, tokenFile: `${paths.token}/token` },
     collector: settings.collector,
     interception: { bundleFile, trustStoreFile, stateFile: `${paths.private}/authority.pem` },

@@ -32,6 +32,7 @@ const table: Readonly<Record<string, readonly string[]>> = {
   ],
   jwks: ['--set', 'cluster.attestation=jwks'],
   'managed cluster': ['--set', 'cluster.attestation=jwks,cluster.issuer=https://oidc.cloud.example/id/1'],
+  IPv6: ['--set', 'cluster.ipFamily=IPv6'],
   OpenShift: ['--set-json', 'uid=null', '--set', 'injector.sidecar.uid=platform'],
   'sections left empty': [
     '--set-json',
@@ -92,6 +93,22 @@ t.test('what roles are configured with is what their settings readers take', asy
     t.same(files.map(([file]) => file).toSorted(), ['broker.yaml', 'collector.yaml', 'injector.yaml']);
     for (const [file, text] of files) t.doesNotThrow(() => parseSettings(text, file), `${name}: ${file}`);
   }
+});
+
+t.test('on a cluster of IPv6 every role, and every sidecar, listens where IPv6 comes in', (t) => {
+  if (!hasHelm(t)) return;
+  const texts = configurations(render(t, ['--set', 'cluster.ipFamily=IPv6'])).map(([, text]) => text);
+  t.strictSame(texts.flatMap((text) => text.match(/0\.0\.0\.0|\[::\]:\d+|ipFamily: \w+/g) ?? []).toSorted(), [
+    '[::]:15002',
+    '[::]:15003',
+    '[::]:15004',
+    '[::]:15005',
+    '[::]:15006',
+    '[::]:15009',
+    '[::]:15011',
+    'ipFamily: IPv6',
+  ]);
+  t.end();
 });
 
 t.test(

@@ -53,6 +53,11 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- /* Where roles listen: kubelet, Prometheus and pods come by any of the pod's addresses. Linux lets IPv4 in by [::], too. */ -}}
+{{- define "outrider.anyAddress" -}}
+{{ eq .Values.cluster.ipFamily "IPv6" | ternary "[::]" "0.0.0.0" }}
+{{- end -}}
+
 {{- /* Whom the roles call, and by which SPIFFE ID they know them. */ -}}
 {{- define "outrider.broker.host" -}}
 {{ include "outrider.fullname" . }}-broker.{{ .Release.Namespace }}.svc

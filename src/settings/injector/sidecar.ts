@@ -35,6 +35,8 @@ export interface SidecarSettings {
   /** The proxy's user; `platform`: whichever the platform gives it (OpenShift). */
   readonly uid: number | 'platform';
   readonly clusterDomain: string;
+  /** Of the addresses that pods have: where the kubelet and Prometheus come from. IPv6 takes connections of both. */
+  readonly ipFamily: 'IPv4' | 'IPv6';
   /** Whether programs reach names of the cluster (.svc and the cluster's domain) without the proxy. proxied where such names are targets. */
   readonly clusterNames: 'direct' | 'proxied';
   /** Added to NO_PROXY. */
@@ -87,6 +89,7 @@ export const sidecar = keys(
     tokenLifetime: duration({ minMs: 10 * minute, maxMs: 60 * minute, write: '10m' }).default(10 * minute),
     uid: uid.default(15_001),
     clusterDomain: host.default('cluster.local'),
+    ipFamily: oneOf(['IPv4', 'IPv6']).default('IPv4'),
     clusterNames: oneOf(['direct', 'proxied']).default('direct'),
     noProxy: list(exception, { write: '[10.96.0.0/12]' }).default([]),
     resources: keys(

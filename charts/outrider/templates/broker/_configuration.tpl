@@ -11,11 +11,11 @@ sharedKeys:
   secret: {{ include "outrider.fullname" . }}-keys
   configMap: {{ include "outrider.fullname" . }}-trust
 bundleFile: /var/lib/outrider/broker-ca.pem
-listen: 0.0.0.0:15002
-admin: 0.0.0.0:15004
+listen: "{{ include "outrider.anyAddress" . }}:15002"
+admin: "{{ include "outrider.anyAddress" . }}:15004"
 issuer:
   url: {{ include "outrider.issuer.url" . }}
-  listen: 0.0.0.0:15003
+  listen: "{{ include "outrider.anyAddress" . }}:15003"
   algorithm: {{ .Values.broker.issuer.algorithm }}
   {{- if .Values.broker.issuer.tls.secretName }}
   tls:

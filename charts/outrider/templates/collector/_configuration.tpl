@@ -1,8 +1,8 @@
 {{- /* The collector's configuration file. */ -}}
 {{- define "outrider.collector.configuration" -}}
 kind: collector
-listen: 0.0.0.0:15005
-admin: 0.0.0.0:15006
+listen: "{{ include "outrider.anyAddress" . }}:15005"
+admin: "{{ include "outrider.anyAddress" . }}:15006"
 identity:
   broker:
     {{- include "outrider.broker.peer" . | nindent 4 }}

@@ -6,8 +6,8 @@
 {{- define "outrider.injector.configuration" -}}
 {{- $sidecar := .Values.injector.sidecar -}}
 kind: injector
-listen: 0.0.0.0:15009
-admin: 0.0.0.0:15011
+listen: "{{ include "outrider.anyAddress" . }}:15009"
+admin: "{{ include "outrider.anyAddress" . }}:15011"
 cluster:
   {{- include "outrider.apiServer" . | nindent 2 }}
 namespace: {{ .Release.Namespace }}
@@ -37,6 +37,7 @@ sidecar:
   uid: {{ kindIs "string" $sidecar.uid | ternary $sidecar.uid (int $sidecar.uid) }}
   clusterNames: {{ $sidecar.clusterNames }}
   clusterDomain: {{ .Values.cluster.domain }}
+  ipFamily: {{ .Values.cluster.ipFamily }}
   noProxy: {{ toJson .Values.cluster.noProxy }}
   resources:
     {{- toYaml $sidecar.resources | nindent 4 }}
