@@ -193,6 +193,23 @@ const theTests = (t: Test, cluster: Cluster, origin: Origin): void => {
     });
   }
 
+  t.test('routes: a program that is told of no proxy, and is given another URL, gets its credential', async (t) => {
+    const where = modes.explicit;
+    const outcomes = () => eventsOf(cluster, where).filter(({ kind }) => kind === 'outcome').length;
+    const before = outcomes();
+    const asked = 'curl --silent --show-error --max-time 20 -H "Authorization: Bearer mine" "http://127.0.0.1:8081/hello?a=1"';
+    await api.create(`/api/v1/namespaces/${where}/pods`, {
+      ...(podTemplate('explicit', [shell('main', `${asked}; echo; env | grep -ic "_proxy="`)]) as Kube),
+      metadata: { name: 'routed', annotations: { 'outrider.dev/mode': 'routes', 'outrider.dev/routes': `8081=https://${host}` } },
+    });
+    await endedPod(cluster, where, 'routed');
+    const said = node.log(where, 'routed', 'main');
+    t.match(said, /"\/hello\?a=1"[^]*\n0\n$/);
+    t.notMatch(said, /eyJ[\w-]+\.[\w-]+\./);
+    t.match(credentialsOf(t, origin), [{ method: 'GET', path: '/hello?a=1' }]);
+    await within('its outcome to be recorded', 20_000, () => outcomes() === before + 1);
+  });
+
   t.test('the sample of the quick start does what it says', async () => {
     const file = readFileSync(join(cluster.chart, 'samples/sample.yaml'), 'utf8');
     for (const manifest of parseAllDocuments(file).map((document) => document.toJS() as Kube)) {
@@ -230,7 +247,7 @@ t.test('unmodified programs in injected pods', async (t) => {
   );
   await install(cluster, {
     broker: { replicas: 1, secrets: ['origin'], configuration: both },
-    injector: { replicas: 1, sidecar: { modes: Object.keys(modes) } },
+    injector: { replicas: 1, sidecar: { modes: [...Object.keys(modes), 'routes'] } },
   });
   for (const mode of Object.keys(modes) as Mode[]) await prepareNamespace(cluster, mode);
   theTests(t, cluster, origin);
