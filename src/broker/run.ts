@@ -3,10 +3,9 @@
  * while it runs. The only file of the role that knows all the others.
  */
 import type { AddressInfo } from 'node:net';
-import { limits } from '../core/limits.ts';
 import { type Readiness, startAdmin } from '../ops/admin.ts';
 import { type Clock, systemClock } from '../ops/clock.ts';
-import { type Closer, closeAll, type Running } from '../ops/drain.ts';
+import { type Closer, type Running, startParts } from '../ops/drain.ts';
 import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
 import { type RpcServer, type ServerIdentity, startBrokerServer } from '../rpc/server.ts';
@@ -38,22 +37,11 @@ export interface BrokerRunOptions {
   readonly stopRequested?: Promise<void>;
 }
 
-/** Ready to answer when the promise resolves. What was opened before a failure is closed again. */
+/** Ready to answer when the promise resolves. */
 export const startBroker = async (settings: BrokerSettings, options: BrokerRunOptions = {}): Promise<RunningBroker> => {
   const { clock = systemClock, log = createLog({ role: 'broker', level: settings.log.level }), reloadFrom, stopRequested } = options;
-  const closers: Closer[] = [];
-  let closing: Promise<void> | undefined;
-  const close = (): Promise<void> => {
-    closing ??= closeAll(closers, limits.drainTimeoutMs, log);
-    return closing;
-  };
-  try {
-    const context = { clock, log, reloadFrom, stopRequested, metrics: createMetrics('broker'), closers };
-    return { ...(await open(settings, context)), close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  const context = { clock, log, reloadFrom, stopRequested, metrics: createMetrics('broker') };
+  return startParts(log, (closers) => open(settings, { ...context, closers }));
 };
 
 interface Context {

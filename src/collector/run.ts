@@ -9,7 +9,7 @@ import { limits } from '../core/limits.ts';
 import { parseSpiffeId, spiffeId } from '../core/spiffe-id.ts';
 import { startAdmin } from '../ops/admin.ts';
 import { type Clock, systemClock } from '../ops/clock.ts';
-import { type Closer, closeAll, type Running } from '../ops/drain.ts';
+import { type Closer, type Running, startParts } from '../ops/drain.ts';
 import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
 import { createAuthority } from '../pki/authority.ts';
@@ -40,14 +40,7 @@ export interface CollectorOptions {
 /** Resolves when it listens. Throws ListenError or StoreError for an operator. */
 export const startCollector = async (settings: CollectorSettings, options: CollectorOptions = {}): Promise<RunningCollector> => {
   const { clock = systemClock, log = createLog({ role: 'collector', level: settings.log.level }) } = options;
-  const closers: Closer[] = [];
-  const close = (): Promise<void> => closeAll(closers.splice(0), limits.drainTimeoutMs, log);
-  try {
-    return { ...(await open(settings, clock, log, closers)), close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  return startParts(log, (closers) => open(settings, clock, log, closers));
 };
 
 const open = async (settings: CollectorSettings, clock: Clock, log: Log, closers: Closer[]): Promise<Omit<RunningCollector, 'close'>> => {

@@ -12,7 +12,7 @@ import { limits } from '../core/limits.ts';
 import { ApiError, type ApiServer, createApiServer } from '../net/api-server.ts';
 import { startAdmin } from '../ops/admin.ts';
 import { type Clock, systemClock } from '../ops/clock.ts';
-import { type Closer, closeAll, type Running } from '../ops/drain.ts';
+import { type Closer, type Running, startParts } from '../ops/drain.ts';
 import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
 import type { InjectorSettings } from '../settings/injector.ts';
@@ -38,14 +38,7 @@ export interface InjectorOptions {
 /** Resolves when it listens. Throws ListenError for an operator. */
 export const startInjector = async (settings: InjectorSettings, options: InjectorOptions = {}): Promise<RunningInjector> => {
   const { clock = systemClock, log = createLog({ role: 'injector', level: settings.log.level }) } = options;
-  const closers: Closer[] = [];
-  const close = (): Promise<void> => closeAll(closers.splice(0), limits.drainTimeoutMs, log);
-  try {
-    return { ...(await open(settings, clock, log, closers)), close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  return startParts(log, (closers) => open(settings, clock, log, closers));
 };
 
 const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers: Closer[]): Promise<Omit<RunningInjector, 'close'>> => {

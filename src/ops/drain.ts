@@ -1,4 +1,5 @@
 /** Shutdown in reverse order of start: what was opened last closes first, each within a deadline. */
+import { limits } from '../core/limits.ts';
 import type { Log } from './log.ts';
 
 export interface Closer {
@@ -10,6 +11,22 @@ export interface Closer {
 export interface Running {
   readonly close: () => Promise<void>;
 }
+
+/**
+ * A role: `open` opens its parts and adds how each is closed. What was opened before one could not be is closed again; who closes
+ * twice waits for the same end.
+ */
+export const startParts = async <T extends object>(log: Log, open: (closers: Closer[]) => Promise<T>): Promise<T & Running> => {
+  const closers: Closer[] = [];
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => (closing ??= closeAll(closers, limits.drainTimeoutMs, log));
+  try {
+    return { ...(await open(closers)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+};
 
 /** Closes all, last first; one that fails or hangs past `timeoutMs` is logged and does not stop the others. */
 export const closeAll = async (closers: readonly Closer[], timeoutMs: number, log: Log): Promise<void> => {

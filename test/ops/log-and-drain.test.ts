@@ -1,7 +1,7 @@
 import t from 'tap';
 import { Fault } from '../../src/core/fault.ts';
 import { Secret } from '../../src/core/secret.ts';
-import { closeAll } from '../../src/ops/drain.ts';
+import { closeAll, startParts } from '../../src/ops/drain.ts';
 import { createLog } from '../../src/ops/log.ts';
 
 const logTo = (level: 'debug' | 'warn' = 'debug') => {
@@ -73,4 +73,26 @@ t.test('parts close last first, and one that fails or hangs does not stop the ot
   await closeAll([part('first'), failing, hanging, part('last')], 30, log);
   t.same(closed, ['last', 'hanging', 'failing', 'first']);
   t.match(lines.join(''), /"part":"hanging"[^]*"part":"failing"/);
+});
+
+t.test('a role whose start fails closes what it had opened, and who closes twice waits for the same end', async (t) => {
+  const { log } = logTo();
+  const closed: string[] = [];
+  const failing = startParts(log, async (closers) => {
+    closers.push({ name: 'first', close: () => void closed.push('first') });
+    throw new Error('no second');
+  });
+  await t.rejects(failing, { message: 'no second' });
+  t.same(closed, ['first']);
+
+  const end = Promise.withResolvers<void>();
+  const role = await startParts(log, async (closers) => {
+    closers.push({ name: 'slow', close: () => end.promise.then(() => void closed.push('slow')) });
+    return { port: 1 };
+  });
+  t.equal(role.port, 1);
+  const twice = [role.close(), role.close()].map((closing) => closing.then(() => closed.at(-1)));
+  end.resolve();
+  t.same(await Promise.all(twice), ['slow', 'slow']);
+  t.same(closed, ['first', 'slow']);
 });
