@@ -5,7 +5,7 @@
 import type { AddressInfo } from 'node:net';
 import { hostPort } from '../core/destination.ts';
 import { limits } from '../core/limits.ts';
-import type { Running } from '../ops/drain.ts';
+import { type Running, StartStopped } from '../ops/drain.ts';
 import type { BrokerSettings } from '../settings/broker.ts';
 import type { CollectorSettings } from '../settings/collector.ts';
 import { readSettings, SettingsError, takeSettings } from '../settings/document.ts';
@@ -89,6 +89,10 @@ const run = async (role: Role, terminal: Terminal, start: () => Promise<Started>
   try {
     started = await start();
   } catch (error) {
+    if (error instanceof StartStopped) {
+      terminal.print(`${role} stopped: it was waiting for ${error.waitingFor}`);
+      return 0;
+    }
     const sentence = operatorSentence(error);
     if (sentence === undefined) throw error;
     terminal.complain(`${role}: ${sentence}`);

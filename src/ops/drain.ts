@@ -12,6 +12,17 @@ export interface Running {
   readonly close: () => Promise<void>;
 }
 
+/** A role was asked to stop while it started; `waitingFor` says what kept it. No failure. */
+export class StartStopped extends Error {
+  readonly waitingFor: string;
+
+  constructor(waitingFor: string) {
+    super(`asked to stop while it waited for ${waitingFor}`);
+    this.name = 'StartStopped';
+    this.waitingFor = waitingFor;
+  }
+}
+
 /**
  * A role: `open` opens its parts and adds how each is closed. What was opened before one could not be is closed again; who closes
  * twice waits for the same end.

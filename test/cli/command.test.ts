@@ -1,11 +1,12 @@
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { runCommand } from '../../src/cli/command.ts';
 import { commandNames } from '../../src/cli/help.ts';
+import { createTestAuthority } from '../support/certificates.ts';
 
 interface Ran {
   readonly status: number;
@@ -122,6 +123,27 @@ t.test('a role says where it listens, and stops when asked to though it is not r
   t.equal(err, '');
   t.equal(status, 0);
   t.match(out, /^collector listens: gRPC 127\.0\.0\.1:\d+, admin 127\.0\.0\.1:\d+\ncollector stopped$/);
+});
+
+t.test('a broker that is asked to stop while it waits for shared keys has stopped, and not failed', async (t) => {
+  const dir = t.testdir({ 'ca.pem': createTestAuthority('API server authority').pem, token: 'unused' });
+  const text = `kind: broker
+trustDomain: outrider.test
+stateDir: ${dir}/state
+sharedKeys: { apiServer: "https://127.0.0.1:1", caFile: ${dir}/ca.pem, tokenFile: ${dir}/token, namespace: outrider, secret: keys, configMap: trust }
+bundleFile: ${dir}/broker-ca.pem
+listen: 127.0.0.1:0
+admin: 127.0.0.1:0
+issuer: { url: "https://issuer.outrider.test", listen: "127.0.0.1:0" }
+attestors:
+  - { kind: projected_token, name: cluster, issuer: "https://issuer.cluster.test", audience: outrider }
+`;
+  writeFileSync(join(dir, 'broker.yaml'), text);
+  t.strictSame(await run('broker', '--config', join(dir, 'broker.yaml')), {
+    status: 0,
+    out: 'broker stopped: it was waiting for the keys that the brokers share',
+    err: '',
+  });
 });
 
 t.test('a port in use is one sentence, not a crash', async (t) => {

@@ -179,7 +179,7 @@ t.test('a broker that starts waits for the API server, is not ready and makes no
   t.match(await (await look('/metrics')).text(), 'outrider_broker_');
   t.notOk(stack.logs.some((line) => /"role":"b".*ready/.test(line)));
   const { promise: stopRequested, resolve: stop } = Promise.withResolvers<void>();
-  const stopped = t.rejects(start('c', { stopRequested }), { name: 'StoreError', message: /was asked to stop while it waited/ });
+  const stopped = t.rejects(start('c', { stopRequested }), { name: 'StartStopped', message: /asked to stop while it waited/ });
   stop();
   await stopped;
   api.isAway = false;

@@ -5,14 +5,14 @@
 import { limits } from '../../core/limits.ts';
 import { ApiError, createApiServer } from '../../net/api-server.ts';
 import type { Clock } from '../../ops/clock.ts';
-import type { Closer } from '../../ops/drain.ts';
+import { type Closer, StartStopped } from '../../ops/drain.ts';
 import type { Log } from '../../ops/log.ts';
 import type { Metrics } from '../../ops/metrics.ts';
 import type { BrokerSettings, SharedKeysSettings } from '../../settings/broker.ts';
 import { openTrustDomain, type TrustDomain, writeBundle } from '../authority.ts';
 import { createIssuer, type TokenIssuer } from '../issuer.ts';
 import { startLeaseSweep } from '../lease.ts';
-import { type BrokerStore, createSharedKeys, type KeyStore, openStore, StoreError, withKeysFrom } from '../store.ts';
+import { type BrokerStore, createSharedKeys, type KeyStore, openStore, withKeysFrom } from '../store.ts';
 import { createPublication, type Publication } from './publication.ts';
 import { startRotation } from './rotation.ts';
 
@@ -98,6 +98,6 @@ const patiently = async <T>(open: () => Promise<T>, { clock, log, stopRequested 
       clock.after(pauseMs, () => resolve(false));
       void stopRequested?.then(() => resolve(true));
     });
-    if (isStopped) throw new StoreError('was asked to stop while it waited for the keys that the brokers share');
+    if (isStopped) throw new StartStopped('the keys that the brokers share');
   }
 };
