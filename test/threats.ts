@@ -178,6 +178,7 @@ export const threats: readonly Threat[] = [
     ['collector/kill.test.ts', 'killed at random moments under load, once leaving half a line: every event is in the file exactly once'],
     ['collector/run.test.ts', 'a proxy that speaks for another workload is refused: nothing of its batch is stored, the stream ends with a fault'],
     ['flow/faults-collector.test.ts', 'acknowledgements that lie drop nothing'],
+    ['rpc/caller.test.ts', 'a certificate that is not a good SVID of the trust domain is refused, and why is said'],
   ]),
   threat('R-4', 'A pod that goes takes its records along', [
     ['proxy/event.test.ts', 'flush sends without delay, waits for the acknowledgement and says what was not stored'],
