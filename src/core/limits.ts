@@ -57,10 +57,13 @@ export const limits = {
   /** The same grace when there is nobody else to close, rather than to turn away who comes. */
   clientSlowCrowdedMs: 1_000,
   /**
-   * Resident memory of the proxy: the ceiling is 320 MiB. Above the first mark garbage is collected; above the second, idle and slow
-   * connections are closed and only a few requests run at a time, until it is below the third. Under full load without an attack it is below.
+   * Resident memory of the proxy: the ceiling is 320 MiB. Above the first mark garbage is collected, above the second whenever there may be
+   * that much; above the third, idle and slow connections are closed and only a few requests run at a time, until it is below the
+   * last. Under full load without an attack it is below the second.
    */
   memoryCollectBytes: 192 * 1024 * 1024,
+  memoryCollectSoonBytes: 240 * 1024 * 1024,
+  memoryCollectGrowthBytes: 12 * 1024 * 1024,
   memoryHighBytes: 288 * 1024 * 1024,
   memoryLowBytes: 272 * 1024 * 1024,
   memorySampleMs: 100,

@@ -11,6 +11,9 @@ import { runInNewContext } from 'node:vm';
 export interface PressureOptions {
   /** Resident bytes above which garbage is collected: early, so that what comes next is seldom needed. */
   readonly collectBytes: number;
+  /** Above this, what has grown by `growthBytes` since the last collection is worth one at once: a crowd that comes and goes leaves a lot. */
+  readonly soonBytes: number;
+  readonly growthBytes: number;
   /** What is still above this is pressure. */
   readonly highBytes: number;
   /** Pressure ends below this. */
@@ -38,19 +41,22 @@ export interface Pressure {
 }
 
 export const watchPressure = (options: PressureOptions): Pressure => {
-  const { collectBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
+  const { collectBytes, soonBytes, growthBytes, highBytes, lowBytes, sampleMs, collectEveryMs, onHigh, onSample } = options;
   const { residentBytes = () => process.memoryUsage.rss(), collect = collector(), now = () => performance.now() } = options;
   const utilizationNow = loopUtilization();
   let isHigh = false;
   let lookedAt = now();
   let collectedAt = Number.NEGATIVE_INFINITY;
+  /** Resident after the last collection. */
+  let leftBytes = 0;
   const look = (): void => {
     let resident = residentBytes();
-    const sinceCollection = now() - collectedAt;
-    if (resident > collectBytes && sinceCollection >= (resident > highBytes ? sampleMs : collectEveryMs)) {
-      collect(resident > highBytes);
+    const isUrgent = resident > highBytes || (resident > soonBytes && resident - leftBytes >= growthBytes);
+    if (resident > collectBytes && now() - collectedAt >= (isUrgent ? sampleMs : collectEveryMs)) {
+      collect(isUrgent);
       collectedAt = now();
       resident = residentBytes();
+      leftBytes = resident;
     }
     lookedAt = now();
     isHigh = resident > (isHigh ? lowBytes : highBytes);

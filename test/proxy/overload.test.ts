@@ -482,6 +482,8 @@ t.test('time in which the proxy itself stood still is not held against who waits
 
 const unpressed = {
   collectBytes: 200,
+  soonBytes: 245,
+  growthBytes: 20,
   highBytes: 250,
   lowBytes: 230,
   // The timer is not what is looked at here.
@@ -536,6 +538,38 @@ t.test('memory is short only when garbage was collected and too much is left, un
   t.end();
 });
 
+t.test('above a mark before that, what has grown since the last collection is collected at the next look', (t) => {
+  let resident = 100;
+  let at = 0;
+  const collected: boolean[] = [];
+  const pressure = watchPressure({
+    ...unpressed,
+    soonBytes: 220,
+    residentBytes: () => resident,
+    collect: (all) => {
+      collected.push(all);
+      resident -= 5;
+    },
+    now: () => at,
+  });
+  const look = (bytes: number): readonly boolean[] => {
+    resident = bytes;
+    at += unpressed.sampleMs;
+    pressure.look();
+    t.equal(pressure.isHigh(), false);
+    return collected.splice(0);
+  };
+  at = 10 * unpressed.collectEveryMs;
+  t.same(look(215), [false], 'an ordinary one, which leaves 210');
+  t.same(look(225), [], 'not grown by enough');
+  t.same(look(230), [true], 'which leaves 225');
+  t.same(look(244), []);
+  t.same(look(245), [true]);
+  t.same(look(219), [], 'below the mark there is time');
+  pressure.close();
+  t.end();
+});
+
 t.test('who asks whether memory is short makes it look when no timer ran for long', (t) => {
   let resident = 100;
   let at = 0;
@@ -553,6 +587,8 @@ t.test('the collection that is used without a test gives memory back to the syst
   const mebibyte = 1024 ** 2;
   const pressure = watchPressure({
     collectBytes: 1,
+    soonBytes: 1,
+    growthBytes: 1,
     highBytes: 1,
     lowBytes: 1,
     sampleMs: 0,

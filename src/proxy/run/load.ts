@@ -27,6 +27,8 @@ export const watchLoad = (metrics: Metrics, log: Log, makeRoom: () => void): Loa
   let wasShort = false;
   const pressure = watchPressure({
     collectBytes: limits.memoryCollectBytes,
+    soonBytes: limits.memoryCollectSoonBytes,
+    growthBytes: limits.memoryCollectGrowthBytes,
     highBytes: limits.memoryHighBytes,
     lowBytes: limits.memoryLowBytes,
     sampleMs: limits.memorySampleMs,
