@@ -57,9 +57,9 @@ export const limits = {
   /** The same grace when there is nobody else to close, rather than to turn away who comes. */
   clientSlowCrowdedMs: 1_000,
   /**
-   * Resident memory of the proxy: the ceiling is 320 MiB. Above the first mark garbage is collected, above the second whenever there may be
-   * that much; above the third, idle and slow connections are closed and only a few requests run at a time, until it is below the
-   * last. Under full load without an attack it is below the second.
+   * Resident memory of the proxy: the ceiling is 320 MiB. Above `Collect` garbage is collected now and then, above `CollectSoon` as soon as
+   * `CollectGrowth` has come since the last time. Above `High` idle and slow connections are closed and only a few requests run at a time,
+   * until it is below `Low`. Under full load without an attack it is below `CollectSoon`.
    */
   memoryCollectBytes: 192 * 1024 * 1024,
   memoryCollectSoonBytes: 240 * 1024 * 1024,

@@ -3,7 +3,6 @@ import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
-import { eventually } from '../support/stack.ts';
 import { limits } from '../../src/core/limits.ts';
 import { type Clock, systemClock } from '../../src/ops/clock.ts';
 import { createFakeClock } from '../fakes/clock.ts';
@@ -13,6 +12,7 @@ import { createTestAuthority } from '../support/certificates.ts';
 import { startBroker } from '../../src/broker/run.ts';
 import { watchFiles } from '../../src/broker/run/watch-files.ts';
 import { directoryOf } from '../support/directory.ts';
+import { eventually } from '../support/stack.ts';
 
 /** The system's clock, with files read again after milliseconds rather than seconds. */
 const quickPolls: Clock = {

@@ -256,6 +256,7 @@ t.test('who asks for one thing at a time has its turn, however many things other
     ),
   );
   const taken = sessions.length + limits.clientFurtherRequestsMax;
+  t.ok(limits.clientRequestsMax - limits.clientFurtherRequestsMax >= limits.clientConnectionsMax, 'a turn for whoever may be connected');
   await until(() => waiting.length + overloads.length === sessions.length * each);
   t.equal(waiting.length, taken);
   t.same(new Set(overloads), new Set(['requests']));
