@@ -261,6 +261,8 @@ const malformed: Record<string, readonly Buffer[]> = {
   'a Content-Length that is no number': [requestBlock({ ':method': 'POST' }, field('content-length', '+0'))],
   'an absolute URL as :path': [requestBlock({ ':path': `http://attacker.test/` })],
   TRACE: [requestBlock({ ':method': 'TRACE' })],
+  'a method in small letters, which would be sent in capitals': [requestBlock({ ':method': 'post' })],
+  'a method in letters of both kinds': [requestBlock({ ':method': 'DeLETE' })],
   'another host than :authority': [requestBlock({}, field('host', 'attacker.test'))],
 };
 

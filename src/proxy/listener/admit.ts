@@ -39,6 +39,8 @@ export const admit = ({ method, target, httpVersion, headers }: RequestHead): Ad
     throw new Fault('headers_too_large');
   }
   if (method === 'TRACE') throw new Fault('method_refused');
+  // Methods differ by case (RFC 9110 section 9.1), and node:http writes capitals whatever it is given: another than was judged.
+  if (method !== method.toUpperCase()) throw new Fault('method_refused', { detail: 'Write the method in capitals.' });
   const framing = admitFraming(httpVersion, headers);
   if (method === 'CONNECT' && framing.hasBody) throw badFraming('CONNECT has no body.');
 
