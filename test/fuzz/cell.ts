@@ -42,6 +42,8 @@ export interface Observed {
   readonly seen: readonly Seen[];
   /** What the targets could not read. */
   readonly problems: readonly string[];
+  /** Whether the target was asked what the input has an answer for. */
+  readonly isAnswerGiven: boolean;
   /** What the program was sent, latin1, and how that ended. */
   readonly text: string;
   readonly ended: 'orderly' | 'broken' | 'answered' | 'quiet';
@@ -157,6 +159,7 @@ export const startCell = async (parent: string): Promise<Cell> => {
       // What the connection still does when its program has left belongs to this input.
       while ((connections > 0 || withoutEnd(from).length > 0) && performance.now() < until)
         await new Promise((resolve) => setTimeout(resolve, 1));
+      const isAnswerGiven = input.answer !== undefined && !echo.isAnswerPending();
       echo.answerNext(undefined);
       const heard = origins.map(({ take }) => take());
       return {
@@ -165,6 +168,7 @@ export const startCell = async (parent: string): Promise<Cell> => {
         events: path.events.slice(from),
         seen: heard.flatMap(({ seen }) => seen),
         problems: heard.flatMap(({ problems }) => problems),
+        isAnswerGiven,
         hanging: [...withoutEnd(from), ...(connections > 0 ? ['the connection of a program that has left'] : [])],
       };
     },

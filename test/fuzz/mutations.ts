@@ -118,7 +118,11 @@ export const mutations: Readonly<Record<string, Mutation>> = {
   'other case': (text, random) => {
     const at = placeIn(text, random);
     const piece = text.slice(at, at + 1 + random.below(20));
-    return text.slice(0, at) + (random.oneIn(2) ? piece.toUpperCase() : piece.toLowerCase()) + text.slice(at + piece.length);
+    // Letters of ASCII alone: the capital of U+00FF is no latin1 letter, and would be another byte on the wire than in the oracle's eyes.
+    const recased = random.oneIn(2)
+      ? piece.replaceAll(/[a-z]/g, (letter) => letter.toUpperCase())
+      : piece.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
+    return text.slice(0, at) + recased + text.slice(at + piece.length);
   },
   'other number': (text, random) => {
     const numbers = [...text.matchAll(/\d+/g)];

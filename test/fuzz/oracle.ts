@@ -192,7 +192,7 @@ const judgeProgram = (input: Input, observed: Observed, expected: readonly Expec
     ) {
       problems.push(`an answer that ended in ${outcome.fault} looks whole`);
     }
-    const given = i === 0 ? soundAnswer(input, method) : undefined;
+    const given = i === 0 && observed.isAnswerGiven ? soundAnswer(input, method) : undefined;
     if (given && message.isComplete && outcome?.fault === '') {
       if (!given.isComplete) problems.push('half an answer looks whole');
       else if (given.status !== message.status || given.body !== message.body)

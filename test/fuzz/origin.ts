@@ -30,10 +30,14 @@ export interface Origin {
   readonly take: () => { readonly seen: readonly Seen[]; readonly problems: readonly string[] };
   /** The next request whose X-Input is `to` gets this instead. */
   readonly answerNext: (answer: (Answer & { readonly to: string }) | undefined) => void;
+  /** Whether that request has not come yet. */
+  readonly isAnswerPending: () => boolean;
   readonly close: () => Promise<void>;
 }
 
 export const writeCut = async (socket: Socket, bytes: string, cuts: readonly number[]): Promise<void> => {
+  // What is no latin1 would go out as another byte than the oracle reads.
+  if (/[^\u0000-\u00ff]/.test(bytes)) throw new Error(`no bytes: ${JSON.stringify(bytes)}`);
   let at = 0;
   for (const cut of cuts) {
     if (!socket.writable) return;
@@ -121,6 +125,7 @@ export const startOrigin = async (host: string, files: ServerFiles, onActivity: 
     answerNext: (answer) => {
       given = answer;
     },
+    isAnswerPending: () => given !== undefined,
     close: async () => {
       for (const socket of sockets) socket.destroy();
       await Promise.all([plain, secure].map((server) => new Promise((resolve) => server.close(resolve))));
