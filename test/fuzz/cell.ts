@@ -132,9 +132,7 @@ export const startCell = async (parent: string): Promise<Cell> => {
         text += chunk.toString('latin1');
         if (opened !== undefined && [...streamsOf(text).values()].filter((one) => one.isEnded || one.isReset).length >= opened)
           return finish('answered');
-        if (wanted === undefined) return;
-        const methods = turns.map((turn) => (isTurn(turn) ? turn.accepted.method : ''));
-        if (answersIn(text, methods) >= wanted) finish('answered');
+        if (wanted !== undefined && answersIn(text, methodsOf(input, turns)) >= wanted) finish('answered');
       });
       socket.once('end', () => finish('orderly'));
       socket.on('error', () => finish('broken'));
@@ -185,6 +183,12 @@ export const answersWanted = ({ way, bytes, answer }: Input): number | undefined
   const { messages, problem, rest } = parseRequests(bytes);
   const isSound = problem === undefined && rest === '' && messages.length > 0 && messages.every(({ isComplete }) => isComplete);
   return isSound ? messages.length : undefined;
+};
+
+/** Methods of the requests that the answers are of. Of one that was refused only the bytes tell, when all of them are sound. */
+export const methodsOf = (input: Input, turns: readonly (Turn | Fault)[]): string[] => {
+  const messages = answersWanted(input) === undefined ? [] : parseRequests(input.bytes).messages;
+  return turns.map((turn, i) => (isTurn(turn) ? turn.accepted.method : (messages[i]?.method ?? '')));
 };
 
 /** The same body, and what passes of it. */
