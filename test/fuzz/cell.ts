@@ -15,7 +15,7 @@ import type { Accepted, BodySource } from '../../src/proxy/exchange.ts';
 import { createTestAuthority } from '../support/certificates.ts';
 import { dial, type Path, startPath, target, tunnelTo } from '../support/path.ts';
 import { echoHost, inputMark, otherHost, type Way } from './grammar.ts';
-import { parseRequests, parseResponses } from './messages.ts';
+import { type Parsed, parseRequests, parseResponses, type ResponseMessage } from './messages.ts';
 import { streamsOf, streamsOpened } from './streams.ts';
 import { type Answer, type Origin, type Seen, startOrigin, writeCut } from './origin.ts';
 
@@ -62,10 +62,6 @@ const quietMs = 40;
 const hangMs = 15_000;
 
 const isTurn = (turn: Turn | Fault): turn is Turn => 'accepted' in turn;
-
-/** Answers that are whole, as far as this can be told while they come. */
-const answersIn = (text: string, methods: readonly string[]): number =>
-  parseResponses(text, methods, false).messages.filter(({ isComplete }) => isComplete).length;
 
 /** Takes a place of its own in `parent`. */
 export const startCell = async (parent: string): Promise<Cell> => {
@@ -132,7 +128,8 @@ export const startCell = async (parent: string): Promise<Cell> => {
         text += chunk.toString('latin1');
         if (opened !== undefined && [...streamsOf(text).values()].filter((one) => one.isEnded || one.isReset).length >= opened)
           return finish('answered');
-        if (wanted !== undefined && answersIn(text, methodsOf(input, turns)) >= wanted) finish('answered');
+        const whole = answersIn(input, turns, text, false).messages.filter(({ isComplete }) => isComplete);
+        if (wanted !== undefined && whole.length >= wanted) finish('answered');
       });
       socket.once('end', () => finish('orderly'));
       socket.on('error', () => finish('broken'));
@@ -185,10 +182,20 @@ export const answersWanted = ({ way, bytes, answer }: Input): number | undefined
   return isSound ? messages.length : undefined;
 };
 
-/** Methods of the requests that the answers are of. Of one that was refused only the bytes tell, when all of them are sound. */
-export const methodsOf = (input: Input, turns: readonly (Turn | Fault)[]): string[] => {
-  const messages = answersWanted(input) === undefined ? [] : parseRequests(input.bytes).messages;
-  return turns.map((turn, i) => (isTurn(turn) ? turn.accepted.method : (messages[i]?.method ?? '')));
+/**
+ * The answers as a program reads them. Of a request that was refused only its bytes tell the method, when all of them are sound; and what was
+ * refused before its method was known is answered with a body even to HEAD, and the connection ends there.
+ */
+export const answersIn = (input: Input, turns: readonly (Turn | Fault)[], text: string, isClosed: boolean): Parsed<ResponseMessage> => {
+  const requests = answersWanted(input) === undefined ? [] : parseRequests(input.bytes).messages;
+  const read = (methodOfRefused: (i: number) => string): Parsed<ResponseMessage> =>
+    parseResponses(
+      text,
+      turns.map((turn, i) => (isTurn(turn) ? turn.accepted.method : methodOfRefused(i))),
+      isClosed,
+    );
+  const known = read((i) => requests[i]?.method ?? '');
+  return known.problem === undefined ? known : read(() => '');
 };
 
 /** The same body, and what passes of it. */

@@ -5,7 +5,7 @@
 import type { AccessEventDraft } from '../../src/core/access-event.ts';
 import type { HeaderList } from '../../src/core/headers.ts';
 import type { Accepted } from '../../src/proxy/exchange.ts';
-import { answersWanted, type Input, methodsOf, type Observed, type Turn } from './cell.ts';
+import { answersIn, answersWanted, type Input, type Observed, type Turn } from './cell.ts';
 import { type Field, parseResponses, type RequestMessage, type ResponseMessage, values } from './messages.ts';
 import type { Seen } from './origin.ts';
 import { streamsOf } from './streams.ts';
@@ -167,7 +167,7 @@ const soundAnswer = ({ answer }: Input, method: string): ResponseMessage | undef
 /** The program sees one sound answer for each request, its own, or a broken connection. */
 const judgeProgram = (input: Input, observed: Observed, expected: readonly Expected[]): string[] => {
   const { turns, events, text, ended } = observed;
-  const { messages, problem } = parseResponses(text, methodsOf(input, turns), ended === 'orderly');
+  const { messages, problem } = answersIn(input, turns, text, ended === 'orderly');
   const problems: string[] = [];
   if (problem !== undefined) problems.push(`the program was sent what is no HTTP/1.1: ${problem}`);
   if (messages.length > turns.length) problems.push(`${messages.length} answers for ${turns.length} requests`);
