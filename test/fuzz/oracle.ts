@@ -119,17 +119,22 @@ const problemsOfSeen = (seen: Seen, { turn }: Expected): string[] => {
 const describe = ({ method, target, headers, body }: RequestMessage): string =>
   `${method} ${target} ${JSON.stringify(headers)} ${JSON.stringify(body.slice(0, 200))}`;
 
-/** Every request that was seen is one that was intended; `expected` are marked as they are found. */
+/**
+ * Every request that was seen is one that was intended; `expected` are marked as they are found. What broke off fits more of them than what
+ * is whole, and so comes after it.
+ */
 const judgeTargets = (seen: readonly Seen[], expected: readonly Expected[]): string[] =>
-  seen.flatMap((one) => {
-    const key = seenKey(one);
-    const alike = expected.filter((candidate) => candidate.seen === undefined && expectedKey(candidate) === key);
-    const faults = alike.map((candidate) => ({ candidate, problems: problemsOfSeen(one, candidate) }));
-    const [best] = faults.toSorted((a, b) => a.problems.length - b.problems.length);
-    if (!best) return [`${one.host} saw a request that nobody intended: ${describe(one.message)}`];
-    best.candidate.seen = one;
-    return best.problems;
-  });
+  seen
+    .toSorted((a, b) => Number(b.message.isComplete) - Number(a.message.isComplete))
+    .flatMap((one) => {
+      const key = seenKey(one);
+      const alike = expected.filter((candidate) => candidate.seen === undefined && expectedKey(candidate) === key);
+      const faults = alike.map((candidate) => ({ candidate, problems: problemsOfSeen(one, candidate) }));
+      const [best] = faults.toSorted((a, b) => a.problems.length - b.problems.length);
+      if (!best) return [`${one.host} saw a request that nobody intended: ${describe(one.message)}`];
+      best.candidate.seen = one;
+      return best.problems;
+    });
 
 /** One intent for each attempt, one outcome for each intent, or one refusal. */
 const judgeEvents = ({ turns, events, hanging }: Observed): string[] => {
