@@ -103,7 +103,12 @@ export const startCell = async (parent: string): Promise<Cell> => {
     if (refusal !== undefined) throw new Error(refusal);
     if (way === 'plain' || way === 'h2') return socket;
     const secured = connectTls({ socket, ca: path.bundle, servername: echoHost, ALPNProtocols: [way === 'h2tls' ? 'h2' : 'http/1.1'] });
-    await once(secured, 'secureConnect');
+    const begun = performance.now();
+    await once(secured, 'secureConnect').catch((cause: unknown) => {
+      const refused = turns.flatMap((turn) => (isTurn(turn) ? [] : [`${turn.code} ${turn.detail}`]));
+      const elapsed = Math.round(performance.now() - begun);
+      throw new Error(`no TLS with the proxy after ${elapsed} ms; refused: ${refused.join() || 'nothing'}`, { cause });
+    });
     return secured;
   };
 

@@ -76,11 +76,10 @@ export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
     if (this.#waiter && !this.#source.mayPause()) this.fail(new Fault('request_timeout', { detail: 'The body stood still.' }));
   }
 
-  /** Nobody wants the rest. */
+  /** Nobody wants the rest. Who still waits for some of it is not told that it has ended: it would end the request to the target so. */
   return(): Promise<IteratorResult<Uint8Array>> {
     this.#release();
-    this.#waiter?.resolve(finished);
-    this.#waiter = undefined;
+    if (!this.#isEnded) this.fail(new Fault('client_closed'));
     return Promise.resolve(finished);
   }
 
