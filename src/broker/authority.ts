@@ -13,7 +13,14 @@ import type { Log } from '../ops/log.ts';
 import { type Authority, createAuthority, loadAuthority } from '../pki/authority.ts';
 import { createKeyPair } from '../pki/key.ts';
 import { derivedKey } from './authority/derived-key.ts';
-import { type AuthoritySchedule, inOrder, nextChangeMs, planAuthorities, signingAuthority } from '../pki/authority-schedule.ts';
+import {
+  type AuthoritySchedule,
+  announcedMs,
+  inOrder,
+  nextChangeMs,
+  planAuthorities,
+  signingAuthority,
+} from '../pki/authority-schedule.ts';
 import { type KeyStore, type StoredAuthority, StoreError } from './store.ts';
 import { pemOfKey } from './authority/serving.ts';
 
@@ -66,17 +73,30 @@ export const openTrustDomain = async ({ name, store, clock, log }: TrustDomainOp
   let hasExpired = false;
 
   const load = (stored: StoredAuthority): Known =>
-    known.find(({ certificatePem }) => certificatePem === stored.certificatePem) ?? loadStored(stored, name, store.name);
+    known.find((one) => one.certificatePem === stored.certificatePem && one.signsFromMs === stored.signsFromMs) ??
+    loadStored(stored, name, store.name);
+
+  /**
+   * A store that was emptied under a running broker (a tool that puts objects back as they were made) gets back what everybody trusts. What
+   * another broker has made there meanwhile, which knew of nothing, signs when everybody can have learned of it.
+   */
+  const putBack = (found: readonly StoredAuthority[], nowMs: number): readonly StoredAuthority[] => {
+    const gone = known.filter(({ notAfterMs }) => notAfterMs > nowMs);
+    const latest = gone.at(-1);
+    if (latest === undefined || found.some(({ certificatePem }) => known.some((one) => one.certificatePem === certificatePem)))
+      return found;
+    log.warn({ trustDomain: name }, `the authorities are gone from ${store.name} and are put back`);
+    const fromMs = announcedMs(latest, nowMs, authoritySchedule);
+    const late = found.map((one) => ({ ...one, signsFromMs: Math.max(one.signsFromMs, fromMs) }));
+    return [...gone.map(({ stored }) => stored), ...late];
+  };
 
   const decide = async (found: readonly StoredAuthority[]): Promise<readonly StoredAuthority[] | undefined> => {
     const nowMs = clock.now();
-    // A store that was emptied under a running broker (a tool that puts objects back as they were made) gets back what everybody trusts.
-    const isGone = found.length === 0 && known.length > 0;
-    const before = isGone ? known.map(({ stored }) => stored) : found;
-    if (isGone) log.warn({ trustDomain: name }, `the authorities are gone from ${store.name} and are put back`);
+    const before = putBack(found, nowMs);
     const { create, keep } = planAuthorities(inOrder(before.map(load)), nowMs, authoritySchedule);
-    hasExpired = keep.length === 0 && before.length > 0;
-    if (create === undefined && keep.length === found.length) return undefined;
+    hasExpired = keep.length === 0 && before.length + known.length > 0;
+    if (create === undefined && keep.length === found.length && before === found) return undefined;
     const kept = keep.map(({ stored }) => stored);
     return create === undefined ? kept : [...kept, makeAuthority(name, nowMs, create.signsFromMs)];
   };

@@ -70,10 +70,22 @@ export const createIssuer = async ({ settings, store, clock }: IssuerOptions): P
   let isStarting = true;
   let rotating: Promise<void> | undefined;
 
-  const load = (stored: StoredKey): SigningKey => keys.find(({ kid }) => kid === stored.kid) ?? loadSigningKey(stored);
+  const load = (stored: StoredKey): SigningKey =>
+    keys.find(({ kid, signsFromMs }) => kid === stored.kid && signsFromMs === stored.signsFromMs) ?? loadSigningKey(stored);
+  /**
+   * A store that was emptied under a running broker gets back what verifiers know. A key that another broker has made there meanwhile
+   * signs when verifiers can have learned of it.
+   */
+  const putBack = (found: readonly StoredKey[], nowMs: number): readonly StoredKey[] => {
+    const { keyLifetimeMs, keyOverlapMs } = settings;
+    // One that slept for longer does not bring back what the others have forgotten in good order.
+    const gone = keys.filter(({ signsFromMs }) => found.length === 0 || nowMs < signsFromMs + keyLifetimeMs + keyOverlapMs);
+    if (gone.length === 0 || found.some(({ kid }) => keys.some((one) => one.kid === kid))) return found;
+    const late = found.map((one) => ({ ...one, signsFromMs: Math.max(one.signsFromMs, nowMs + keyOverlapMs) }));
+    return [...gone.map(storable), ...late];
+  };
   const decide = async (found: readonly StoredKey[]): Promise<readonly StoredKey[] | undefined> => {
-    // A store that was emptied under a running broker gets back what verifiers know.
-    const before = found.length === 0 ? keys.map(storable) : found;
+    const before = putBack(found, clock.now());
     const isOutdated = isStarting && before.at(-1)?.algorithm !== settings.algorithm;
     const { create, forget } = planRotation(inOrder(before), clock.now(), settings, isOutdated);
     if (create === undefined && forget.length === 0 && before === found) return undefined;

@@ -32,6 +32,15 @@ export const signingAuthority = <A extends ScheduledAuthority>(authorities: read
 
 const successorDueMs = ({ notAfterMs }: ScheduledAuthority, { lifetimeMs }: AuthoritySchedule): number => notAfterMs - lifetimeMs / 2;
 
+/** When a successor of `latest` that is learned of now may sign. */
+export const announcedMs = (
+  latest: ScheduledAuthority,
+  nowMs: number,
+  { announcementMs, signedLifetimeMaxMs }: AuthoritySchedule,
+): number =>
+  // After the one before it, whose time may not have come yet either.
+  Math.max(nowMs, latest.signsFromMs + 1, Math.min(nowMs + announcementMs, latest.notAfterMs - signedLifetimeMaxMs));
+
 export interface AuthorityPlan<A> {
   /** The authority to make now: when it is to sign. */
   readonly create: { readonly signsFromMs: number } | undefined;
@@ -48,10 +57,7 @@ export const planAuthorities = <A extends ScheduledAuthority>(
   const latest = keep.at(-1);
   if (latest === undefined) return { create: { signsFromMs: nowMs }, keep };
   if (nowMs < successorDueMs(latest, schedule)) return { create: undefined, keep };
-  const inTimeMs = latest.notAfterMs - schedule.signedLifetimeMaxMs;
-  // After the one before it, whose time may not have come yet either.
-  const earliestMs = Math.max(nowMs, latest.signsFromMs + 1);
-  return { create: { signsFromMs: Math.max(earliestMs, Math.min(nowMs + schedule.announcementMs, inTimeMs)) }, keep };
+  return { create: { signsFromMs: announcedMs(latest, nowMs, schedule) }, keep };
 };
 
 /** When something changes next: a successor is due, another one signs, or one leaves the bundle. */

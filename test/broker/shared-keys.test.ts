@@ -138,6 +138,46 @@ t.test('a Secret that is emptied under running brokers gets back what they have,
   t.match(lines.join(''), /"level":"warn".*the authorities are gone from Secret outrider\/outrider-keys and are put back/);
 });
 
+t.test('a broker that starts on a Secret emptied under others does not take the trust domain from them', async (t) => {
+  const { keys, put } = await rig(t);
+  const clock = createFakeClock();
+  const { log, lines } = createLogLines();
+  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
+  const start = async () => {
+    const store = keys();
+    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
+    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
+  };
+  const old = [await start(), await start()];
+  const [first] = old as [(typeof old)[number]];
+  const authority = first.trustDomain.authority().certificatePem;
+  const kids = (): string[] => (first.issuer.jwks() as { keys: { kid: string }[] }).keys.map(({ kid }) => kid);
+  const [kid] = kids() as [string];
+  clock.advance(1_000);
+  put(secretPath, {});
+  const young = await start();
+  t.not(young.trustDomain.authority().certificatePem, authority, 'it can know nothing of the others');
+  const all = [...old, young];
+  for (const { trustDomain, issuer } of [...all, ...all]) {
+    await trustDomain.rotate();
+    await issuer.rotate();
+  }
+  for (const { trustDomain, issuer } of all) {
+    t.equal(trustDomain.authority().certificatePem, authority, 'what everybody trusts signs on');
+    t.equal(trustDomain.bundle().length, 2, 'and the other one is trusted, too');
+    t.equal(trustDomain.bundlePem(), first.trustDomain.bundlePem());
+    t.strictSame(issuer.jwks(), first.issuer.jwks());
+    const { token } = await issuer.mint({ audience: 'x', subject: 'y', lifetimeMs: 60_000 });
+    t.equal(JSON.parse(Buffer.from(token.reveal().split('.')[0] as string, 'base64url').toString()).kid, kid);
+  }
+  t.equal(kids().length, 2);
+  t.equal((await keys().authorities()).length, 2);
+  t.match(lines.join(''), /"level":"warn".*the authorities are gone from Secret outrider\/outrider-keys and are put back/);
+  // As for any successor: it is known everywhere before it signs.
+  clock.advance(limits.trustDomainAuthorityAnnouncementMs + 1_000);
+  for (const { trustDomain } of all) t.not(trustDomain.authority().certificatePem, authority);
+});
+
 t.test('what is damaged, newer, or of another trust domain is refused with what to do, and nothing of it is shown', async (t) => {
   const { put, data, keys } = await rig(t);
   const written = (change: object): string => JSON.stringify({ version: 1, authorities: [], signingKeys: [], ...change });
