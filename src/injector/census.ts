@@ -4,6 +4,7 @@
  */
 import { isJsonObject, type JsonObject } from '../core/json.ts';
 import type { ApiServer } from '../net/api-server.ts';
+import type { Metrics } from '../ops/metrics.ts';
 import { containers, labels as labelNames } from './names.ts';
 
 export const podStates = ['injected', 'uninjected', 'opted_out'] as const;
@@ -32,6 +33,13 @@ export const takeCensus = async (api: Pick<ApiServer, 'list'>): Promise<Census> 
   for (const pod of labelled) if (!namespaces.includes(String(metadataOf(pod)['namespace']))) count(pod);
   for (const namespace of namespaces) for (const pod of await api.list(`/api/v1/namespaces/${namespace}/pods`)) count(pod);
   return counts;
+};
+
+/** Adds, so that namespaces that share a row for being too many are summed in it. */
+export const showCensus = (census: Census, metrics: Pick<Metrics, 'add' | 'reset'>): void => {
+  metrics.reset('outrider_injector_pods');
+  for (const [namespace, counts] of census)
+    for (const state of podStates) metrics.add('outrider_injector_pods', { namespace, state }, counts[state]);
 };
 
 const metadataOf = ({ metadata }: JsonObject): JsonObject => (isJsonObject(metadata) ? metadata : {});

@@ -16,7 +16,7 @@ import { type Closer, type Running, startParts } from '../ops/drain.ts';
 import { createLog, type Log } from '../ops/log.ts';
 import { createMetrics, type Metrics } from '../ops/metrics.ts';
 import type { InjectorSettings } from '../settings/injector.ts';
-import { type Census, podStates, takeCensus } from './census.ts';
+import { showCensus, takeCensus } from './census.ts';
 import { keepCertificate } from './certificate.ts';
 import { createMutation } from './mutate.ts';
 import { createRemarks } from './remarks.ts';
@@ -134,10 +134,4 @@ const startCensus = ({ api, trust, metrics, clock, log, failed }: CensusParts): 
       return counting;
     },
   };
-};
-
-const showCensus = (census: Census, metrics: Metrics): void => {
-  metrics.reset('outrider_injector_pods');
-  for (const [namespace, counts] of census)
-    for (const state of podStates) metrics.set('outrider_injector_pods', { namespace, state }, counts[state]);
 };

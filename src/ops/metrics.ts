@@ -1,7 +1,7 @@
 /**
  * Prometheus metrics. Owns prom-client, which shows them; counting is ours, because its label handling cost more than a request's
  * routing: values are found by one lookup per label, or held by the caller. The names are in ops/metric-table.ts. Label values are
- * bounded: a label that has seen `limits.labelValuesMax` different values counts further ones as "other".
+ * bounded: a label that has seen `limits.labelValuesMax` different values (more for namespaces) counts further ones as "other".
  */
 import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
 import { limits } from '../core/limits.ts';
@@ -18,7 +18,10 @@ export interface Metrics {
   readonly observe: <N extends MetricName>(name: N, labels: MetricLabels<N>, seconds: number) => void;
   /** The same for one label set that is known beforehand: for the request path. Shown from its first observation on. */
   readonly observer: <N extends MetricName>(name: N, labels: MetricLabels<N>) => (seconds: number) => void;
-  /** Forgets every label value of a metric, for gauges that mirror a list. */
+  /**
+   * Forgets every label value of a metric, for gauges that mirror a list. What follows is to be added rather than set where the list may be
+   * longer than its label's bound: the others share one value.
+   */
   readonly reset: (name: MetricName) => void;
   readonly expose: () => Promise<string>;
   readonly contentType: string;
@@ -92,6 +95,7 @@ export const createMetrics = (role: Role): Metrics => {
       const instrument = instrumentOf(name);
       instrument.cells = [];
       instrument.root.clear();
+      for (const values of instrument.seen) values.clear();
       begin(instrument);
     },
     expose: () => registry.metrics(),
@@ -128,7 +132,8 @@ const make = (instrument: Instrument, labels: Labels): Cell => {
   for (const [i, label] of row.labels.entries()) {
     const values = seen[i] as Set<string>;
     const value = labels[label] as string;
-    const isKept = !isFull && (values.has(value) || values.size < limits.labelValuesMax);
+    const valuesMax = label === 'namespace' ? limits.namespaceLabelValuesMax : limits.labelValuesMax;
+    const isKept = !isFull && (values.has(value) || values.size < valuesMax);
     if (isKept) values.add(value);
     bounded[label] = isKept ? value : 'other';
   }

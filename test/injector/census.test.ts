@@ -1,9 +1,10 @@
 import t from 'tap';
-import { takeCensus } from '../../src/injector/census.ts';
+import { showCensus, takeCensus } from '../../src/injector/census.ts';
 import { createRemarks, type Remark } from '../../src/injector/remarks.ts';
 import { limits } from '../../src/core/limits.ts';
 import { ApiError } from '../../src/net/api-server.ts';
 import { createLog } from '../../src/ops/log.ts';
+import { createMetrics } from '../../src/ops/metrics.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { createClusterObjects } from '../fakes/cluster-objects.ts';
 
@@ -38,6 +39,25 @@ t.test('pods are counted where they should have a proxy, by whether they have on
     quiet: { injected: 0, uninjected: 0, opted_out: 0 },
     other: { injected: 1, uninjected: 1, opted_out: 0 },
   });
+});
+
+t.test('of very many namespaces each has its own row, and those past the bound add up', async (t) => {
+  const metrics = createMetrics('injector');
+  const few = 900;
+  const many = limits.namespaceLabelValuesMax + 3;
+  const shown = async (round: string, count: number): Promise<string[]> => {
+    const counts = { injected: 1, uninjected: 2, opted_out: 0 };
+    showCensus(new Map(Array.from({ length: count }, (_, i) => [`${round}-${i}`, counts])), metrics);
+    return (await metrics.expose()).split('\n').filter((line) => /^outrider_injector_pods\{.*"uninjected"/.test(line));
+  };
+  for (const round of ['a', 'b']) {
+    const rows = await shown(round, few);
+    t.equal(rows.length, few);
+    t.ok(rows.includes(`outrider_injector_pods{namespace="${round}-${few - 1}",state="uninjected"} 2`), 'each by its name');
+  }
+  const rows = await shown('c', many);
+  t.equal(rows.length, limits.namespaceLabelValuesMax + 1);
+  t.ok(rows.includes('outrider_injector_pods{namespace="other",state="uninjected"} 6'), 'three namespaces of two');
 });
 
 const remark = (message: string): Remark => ({

@@ -97,3 +97,21 @@ t.test('a gauge that is forgotten begins anew', async (t) => {
   metrics.add('outrider_proxy_connections', { kind: 'client' }, 1);
   t.match(await metrics.expose(), /^outrider_proxy_connections\{kind="client"\} 1$/m);
 });
+
+t.test(
+  'a list that is forgotten and shown anew may have other members each time: its bound is of one showing, not of the process',
+  async (t) => {
+    const metrics = createMetrics('broker');
+    for (let round = 0; round < 3; round += 1) {
+      metrics.reset('outrider_broker_static_credentials');
+      for (let i = 0; i < limits.labelValuesMax; i += 1)
+        metrics.set('outrider_broker_static_credentials', { provider: `provider-${round}-${i}` }, 1);
+    }
+    const series = (await metrics.expose()).split('\n').filter((line) => line.startsWith('outrider_broker_static_credentials{'));
+    t.equal(series.length, limits.labelValuesMax);
+    t.ok(
+      series.every((line) => line.includes('provider-2-')),
+      'each by its name',
+    );
+  },
+);

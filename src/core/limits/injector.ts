@@ -9,6 +9,8 @@ export const injectorLimits = {
   webhookPollMs: 10_000,
   /** How often namespaces and pods are counted: what a new namespace waits for its trust at most, were admission not to bring it. */
   censusPollMs: 30_000,
+  /** Namespaces with rows of their own in a metric: with three states each, below what one metric may have of label sets. */
+  namespaceLabelValuesMax: 1_000,
   /** An AdmissionReview: an object of at most 3 MiB, as the API server takes them, and what is around it. */
   webhookBodyBytesMax: 4 * 1024 * 1024,
   /** Connections of API servers; each keeps a few. */
