@@ -186,10 +186,11 @@ export const createBrokerService = (first: Configuration, { trustDomain, store, 
 
   const watch: BrokerHandlers['watch'] = (caller, send, ended) => {
     const { identity } = verify(caller);
-    const match = () => current.registry.match(identity, clock.now());
-    if (match().workloads.length === 0) throw unknownWorkload(identity);
+    const workloads = (): readonly string[] =>
+      current.attestors.has(identity.attestor) ? current.registry.match(identity, clock.now()).workloads : [];
+    if (workloads().length === 0) throw unknownWorkload(identity);
     watchers.add(
-      () => current.registry.viewOf(match().workloads),
+      () => current.registry.viewOf(workloads()),
       (snapshot) => send.snapshot(snapshot),
       ended,
     );

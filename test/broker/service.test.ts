@@ -294,6 +294,13 @@ await t.test('what an attestor verified that has left the configuration is worth
   await t.resolves(service.getGrant(caller, 'echo', ''));
 });
 
+await t.test('when an attestor leaves the configuration those it verified are told at that moment', async (t) => {
+  const { attest, watch, apply } = await rig(t);
+  const { names } = watch(await attest());
+  apply(settings, ['another']);
+  t.strictSame(names()[1], []);
+});
+
 await t.test('more than a certificate can carry is not attested', async (t) => {
   const { service, setAttested } = await rig(t);
   const attributes = { ...demoApp.attributes, 'token.subject': 'x'.repeat(limits.attestedBytesMax) };
