@@ -184,6 +184,7 @@ export const chartSchema = (): Schema => ({
           onUnmatched: ofSidecar('onUnmatched'),
           audit: ofSidecar('audit'),
           unmatchedPrivateAddresses: orEmpty(ofSidecar('unmatchedPrivateAddresses')),
+          exclusions: orEmpty(ofSidecar('exclusions')),
           logLevel: ofSidecar('logLevel'),
           modes: { ...ofSidecar('modes'), uniqueItems: true },
           clusterNames: ofSidecar('clusterNames'),

@@ -1,12 +1,14 @@
 /**
  * What a pod may choose of its sidecar, by annotations: validated, all problems at once, and never a weakening. Leaving ports and ranges out
- * means going there without a credential, which anybody may; audit, unmatched traffic, broker, image, user and token are the operator's.
+ * means going there without a credential, which anybody may unless the operator refuses what is no target; audit, unmatched traffic, broker,
+ * image, user and token are the operator's.
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { amountOf, type Resource, resources } from '../core/quantity.ts';
 import { type InjectionMode, injectionModes, memoryLimitMin, type SidecarLogLevel, sidecarLogLevels } from '../settings/injector.ts';
 import type { SidecarResources, SidecarSettings } from '../settings/injector.ts';
 import { either, nearest } from '../settings/nearest.ts';
+import { areAllAddresses, areAllPorts } from './exclusions.ts';
 import { annotationPrefix, isTaken, notesAnnotation } from './names.ts';
 
 export interface AnnotationRow {
@@ -36,13 +38,14 @@ export const annotationTable = [
     name: 'exclude-outbound-ports',
     values: '25, 3000-3010, …',
     default: '',
-    meaning: 'Mode transparent: destination ports that are not steered, and so get no credential.',
+    meaning: 'Mode transparent: destination ports that are not steered, and so get no credential. Where the operator allows it.',
   },
   {
     name: 'exclude-outbound-ranges',
     values: '10.0.0.0/8, fd00::/8, …',
     default: '',
-    meaning: 'Modes transparent and explicit: destinations that are not steered, or are in NO_PROXY, and so get no credential.',
+    meaning:
+      'Modes transparent and explicit: destinations that are not steered, where the operator allows it, or are in NO_PROXY, and so get no credential.',
   },
   {
     name: 'no-proxy',
@@ -114,6 +117,11 @@ export const readAnnotations = (annotations: Readonly<Record<string, string>>, s
   const direct = itemsOf(written('no-proxy'));
   if (direct.length > itemsMax || !direct.every(isException))
     problem('no-proxy', 'has an item that it cannot have: write for example .svc, 10.0.0.0/8');
+  if (areAllPorts(excludePorts)) problem('exclude-outbound-ports', leavesNothing);
+  if (areAllAddresses(excludeRanges)) problem('exclude-outbound-ranges', leavesNothing);
+  if (mode === 'transparent' && settings.exclusions === 'refused') {
+    for (const name of exclusions) if (written(name) !== undefined) problem(name, everythingIsSteered);
+  }
   for (const { name, modes } of onlyIn) {
     if (written(name) !== undefined && !modes.includes(mode)) problem(name, `means nothing in mode ${mode}: it is for ${either(modes)}`);
   }
@@ -125,6 +133,11 @@ export const readAnnotations = (annotations: Readonly<Record<string, string>>, s
   const noProxy = written('no-proxy') === undefined ? undefined : direct;
   return { choices: { mode, routes, excludePorts, excludeRanges, noProxy, resources: chosen, logLevel }, problems };
 };
+
+const exclusions = ['exclude-outbound-ports', 'exclude-outbound-ranges'] as const satisfies readonly Name[];
+const leavesNothing = 'leaves nothing to the proxy: write only what must go around it';
+const everythingIsSteered =
+  'is not for pods to write here: the operator has every connection steered (sidecar.exclusions: refused), remove it';
 
 const onlyIn: readonly { readonly name: Name; readonly modes: readonly InjectionMode[] }[] = [
   { name: 'routes', modes: ['routes'] },

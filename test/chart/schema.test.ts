@@ -128,6 +128,7 @@ const wrong: readonly (readonly [json: string, message: RegExp])[] = [
     /'\/injector\/sidecar\/modes\/1': value must be one of 'explicit', 'transparent', 'routes'/,
   ],
   ['injector.sidecar.onUnmatched="allow"', /'\/injector\/sidecar\/onUnmatched': value must be one of 'tunnel', 'refuse'/],
+  ['injector.sidecar.exclusions="some"', /'\/injector\/sidecar\/exclusions': value must be one of '', 'allowed', 'refused'/],
   ['injector.sidecar.uid=0', /'\/injector\/sidecar\/uid': minimum: got 0, want 1/],
   ['injector.sidecar.resources.limits={"memory":"lots"}', /'\/injector\/sidecar\/resources\/limits\/memory': 'lots' does not match/],
   ['collector.storage.size="big"', /'\/collector\/storage\/size': 'big' does not match/],

@@ -24,10 +24,15 @@ for (const mode of injectionModes) {
   t.test(
     `mode ${mode}: the proxy's configuration is one that the proxy takes, and holds nothing that Kubernetes would put something in for`,
     async (t) => {
-      const [proxy] = injected(decide(podOf({}, { 'outrider.dev/mode': mode, ...modes[mode] }), exampleSidecar)).spec.initContainers ?? [];
+      const settings = { ...exampleSidecar, exclusions: 'allowed' } as const;
+      const [proxy] = injected(decide(podOf({}, { 'outrider.dev/mode': mode, ...modes[mode] }), settings)).spec.initContainers ?? [];
       const text = proxy?.env?.[0]?.value ?? '';
-      const settings = parseSettings(text, 'OUTRIDER_CONFIG');
-      t.match(settings, { kind: 'proxy', audit: 'required', onUnmatched: 'refuse', identity: { broker: exampleSidecar.broker } });
+      t.match(parseSettings(text, 'OUTRIDER_CONFIG'), {
+        kind: 'proxy',
+        audit: 'required',
+        onUnmatched: 'refuse',
+        identity: { broker: exampleSidecar.broker },
+      });
       t.notMatch(text, '$(');
     },
   );

@@ -51,6 +51,11 @@ export interface SidecarSettings {
   readonly logLevel: SidecarLogLevel;
   /** Undefined: as the proxy decides by mode. */
   readonly unmatchedPrivateAddresses: 'allowed' | 'refused' | undefined;
+  /**
+   * Whether annotations may take ports and ranges from the steering of transparent mode: what is not steered, the proxy cannot refuse. Unless
+   * written, refused where it refuses anything that is no target.
+   */
+  readonly exclusions: 'allowed' | 'refused';
   /** The one account whose program may hold a token for the broker beside its proxy: the chart's self-test asks the collector itself. */
   readonly selfTest: { readonly namespace: string; readonly serviceAccount: string } | undefined;
 }
@@ -108,6 +113,7 @@ export const sidecar = keys(
     audit: oneOf(['required', 'best_effort']).default('required'),
     logLevel: oneOf(sidecarLogLevels).default('info'),
     unmatchedPrivateAddresses: oneOf(['allowed', 'refused']).optional(),
+    exclusions: oneOf(['allowed', 'refused']).optional(),
     selfTest: keys(
       {
         namespace: objectName({ what: 'the name of a namespace', write: 'the one that the self-test runs in, such as outrider' }),
@@ -117,14 +123,16 @@ export const sidecar = keys(
     ).optional(),
   },
   'a mapping with image, broker and collector',
-).transform(({ tokenLifetime, steerImage, resources, unmatchedPrivateAddresses, selfTest, ...written }): SidecarSettings => {
+).transform(({ tokenLifetime, steerImage, resources, unmatchedPrivateAddresses, exclusions, selfTest, ...written }): SidecarSettings => {
   const { requests, limits } = resources;
+  const refusesSome = written.onUnmatched === 'refuse' || unmatchedPrivateAddresses === 'refused';
   return {
     ...written,
     steerImage,
     tokenLifetimeMs: tokenLifetime,
     resources: { requests, limits: { cpu: limits.cpu, memory: limits.memory } },
     unmatchedPrivateAddresses,
+    exclusions: exclusions ?? (refusesSome ? 'refused' : 'allowed'),
     selfTest,
   };
 });

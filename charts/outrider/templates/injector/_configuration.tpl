@@ -50,6 +50,9 @@ sidecar:
   {{- with $sidecar.unmatchedPrivateAddresses }}
   unmatchedPrivateAddresses: {{ . }}
   {{- end }}
+  {{- with $sidecar.exclusions }}
+  exclusions: {{ . }}
+  {{- end }}
   {{- if .Values.selfTest.enabled }}
   selfTest: { namespace: {{ .Release.Namespace }}, serviceAccount: {{ include "outrider.fullname" . }}-self-test }
   {{- end }}
