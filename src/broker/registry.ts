@@ -10,7 +10,7 @@ import type { Target, TargetSnapshot } from '../core/target.ts';
 import { versionOf } from '../core/version.ts';
 import type { BrokerSettings, TargetSettings } from '../settings/broker.ts';
 import { compileMatching, type Identity, type Match } from './registry/match.ts';
-import { type CompiledTarget, compileRules, compileView, createIndex, type View } from './registry/view.ts';
+import { type CompiledRule, type CompiledTarget, compileRules, compileView, createIndex, type View } from './registry/view.ts';
 
 export type { Identity, Match, View };
 
@@ -24,6 +24,8 @@ export interface Registry {
   readonly target: (name: string) => TargetSettings | undefined;
   /** When the next workload expires, so that those who watch can be told; undefined when none will. */
   readonly nextExpiryMs: (nowMs: number) => number | undefined;
+  /** The workload whose snapshot is longest, its targets measured by `bytesOf`; undefined when there are no workloads. */
+  readonly longest: (bytesOf: (target: Target) => number) => { readonly workload: string; readonly bytes: number } | undefined;
   /** How many targets use each provider. */
   readonly targetsPerProvider: ReadonlyMap<string, number>;
 }
@@ -63,8 +65,25 @@ export const compileRegistry = (settings: RegistrySettings, trustBundles: Readon
       const future = settings.workloads.map(({ expiresAtMs }) => expiresAtMs ?? 0).filter((expiry) => expiry > nowMs);
       return future.length === 0 ? undefined : future.reduce((a, b) => Math.min(a, b));
     },
+    longest: (bytesOf) => {
+      const bytes = new Map([...targets].map(([name, { target }]) => [name, bytesOf(target)]));
+      const measured = createMeasure(rules, bytes);
+      return settings.workloads
+        .map(({ name }) => ({ workload: name, bytes: measured(name) }))
+        .reduce<{ workload: string; bytes: number } | undefined>((a, b) => (a === undefined || b.bytes > a.bytes ? b : a), undefined);
+    },
     targetsPerProvider: countTargets(settings),
   };
+};
+
+/** The sum of `bytes` over the targets that a workload's view covers, without compiling the view. */
+const createMeasure = (rules: ReturnType<typeof createIndex<CompiledRule>>, bytes: ReadonlyMap<string, number>) => {
+  const coveredBy = (some: readonly CompiledRule[]): ReadonlySet<string> =>
+    new Set(some.some(({ targets }) => targets.length === 0) ? bytes.keys() : some.flatMap(({ targets }) => targets));
+  const sum = (names: Iterable<string>): number => [...names].reduce((total, name) => total + (bytes.get(name) ?? 0), 0);
+  const everywhere = coveredBy(rules.everywhere);
+  const everywhereBytes = sum(everywhere);
+  return (workload: string): number => everywhereBytes + sum([...coveredBy(rules.under(workload))].filter((name) => !everywhere.has(name)));
 };
 
 const compileTargets = (

@@ -227,6 +227,8 @@ export const limits = {
   getGrantTimeoutMs: 5_000,
   /** gRPC messages on every stream. */
   messageBytesMax: 1024 * 1024,
+  /** The targets of one snapshot, which is one message, with room for its version. */
+  snapshotBytesMax: 1024 * 1024 - 1024,
   grpcKeepAliveIntervalMs: 30_000,
   grpcKeepAliveTimeoutMs: 10_000,
   /** From an accepted TCP connection to its first HTTP/2 frame, on either side. */

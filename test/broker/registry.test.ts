@@ -1,7 +1,10 @@
 import * as fc from 'fast-check';
 import t from 'tap';
 import { compileRegistry, type Registry, type RegistrySettings } from '../../src/broker/registry.ts';
+import { limits } from '../../src/core/limits.ts';
 import { decideGrant } from '../../src/core/policy.ts';
+import type { Target } from '../../src/core/target.ts';
+import { snapshotBytes } from '../../src/rpc/wire.ts';
 import type { PolicySettings, RuleSettings, TargetSettings, WorkloadSettings } from '../../src/settings/broker.ts';
 
 const now = Date.UTC(2026, 10, 22);
@@ -57,6 +60,34 @@ const compile = (more: Partial<RegistrySettings>, bundles: Record<string, string
 
 const identity = (attributes: Record<string, string>, attestor = 'cluster') => ({ attestor, attributes });
 const demoApp = identity({ 'kubernetes.namespace': 'demo', 'kubernetes.service_account': 'demo-app' });
+
+await t.test('the longest snapshot is found without compiling any, and is as long as when it is sent', (t) => {
+  const names = ['a', 'b', 'c', 'long'];
+  const targets = names.map((name) => target(name, name === 'long' ? { caFile: '/ca.pem' } : {}));
+  const workloads = ['one', 'two', 'three'].map((name) => workload(name, { name }));
+  const bytesOf = (one: Target): number => snapshotBytes({ configurationVersion: '', targets: [one] }).length;
+  const oneRule = fc.record({ workloads: fc.subarray(['one', 'two', 'three']), targets: fc.subarray(names) });
+  fc.assert(
+    fc.property(fc.array(oneRule, { maxLength: 5 }), (rules) => {
+      const policies = [policy('p', ...rules.map((each, i) => rule(`r${i}`, i % 2 === 0 ? 'allow' : 'deny', each)))];
+      const registry = compile({ workloads, targets, policies }, { '/ca.pem': 'x'.repeat(5_000) });
+      const longest = registry.longest(bytesOf) as { workload: string; bytes: number };
+      const sent = workloads.map(({ name }) => {
+        const { configurationVersion, targets: seen } = registry.snapshotFor([name]);
+        return {
+          name,
+          summed: seen.reduce((sum, one) => sum + bytesOf(one), 0),
+          whole: snapshotBytes({ configurationVersion, targets: seen }).length,
+        };
+      });
+      const most = Math.max(...sent.map(({ summed }) => summed));
+      const { whole } = sent.find(({ name }) => name === longest.workload) as (typeof sent)[number];
+      return longest.bytes === most && whole <= longest.bytes + limits.messageBytesMax - limits.snapshotBytesMax;
+    }),
+  );
+  t.equal(compile({}).longest(bytesOf), undefined);
+  t.end();
+});
 
 await t.test('a workload matches when all its attributes do, exactly or up to a trailing *', (t) => {
   const { match } = compile({

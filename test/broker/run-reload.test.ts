@@ -158,6 +158,13 @@ await t.test("a target's trust bundle is part of the configuration: proxies are 
   await logs.next(/configuration in force/);
   await told(3);
   t.equal(bundles[2], before);
+  put(caFile, before.repeat(Math.ceil(limits.snapshotBytesMax / before.length)));
+  t.match(
+    await logs.next(/configuration rejected/),
+    /workload \S+: the targets that its rules name make \d{7} bytes, and a proxy can be sent 1047552: name fewer targets/,
+    'what no proxy could be sent is not in force',
+  );
+  t.match(await metricsOf(broker), /^outrider_broker_configuration_current 0$/m);
 });
 
 await t.test("the operator's certificate serves the issuer, and a renewed one does once certificate and key fit", async (t) => {

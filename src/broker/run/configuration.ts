@@ -2,6 +2,7 @@
  * Settings made ready to answer by: everything that a reload replaces, built whole before any of it is put in force. What has
  * not changed is kept, with the keys and tokens it holds.
  */
+import { limits } from '../../core/limits.ts';
 import { versionOf } from '../../core/version.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
@@ -11,9 +12,10 @@ import type { BrokerSettings } from '../../settings/broker.ts';
 import { createAttestation } from '../attest.ts';
 import type { ServingCertificate, TokenIssuer } from '../issuer.ts';
 import { createProviders } from '../provider.ts';
-import { compileRegistry } from '../registry.ts';
+import { snapshotBytes } from '../../rpc/wire.ts';
+import { compileRegistry, type Registry } from '../registry.ts';
 import type { Configuration } from '../service.ts';
-import { readIssuerCertificate, readTrustBundles } from './files.ts';
+import { ConfigurationError, readIssuerCertificate, readTrustBundles } from './files.ts';
 
 export interface BuildDeps {
   readonly issuer: Pick<TokenIssuer, 'mint'>;
@@ -66,6 +68,7 @@ export const buildConfiguration = (
     before?.configuration.providers,
   );
   const registry = compileRegistry(settings, trustBundles);
+  refuseTooLong(registry);
   return {
     settings,
     version: versionOf({ settings, trustBundles: [...trustBundles] }),
@@ -78,6 +81,19 @@ export const buildConfiguration = (
     },
     issuerCertificate,
   };
+};
+
+/**
+ * What no proxy could be sent must not be in force: proxies would go on with what they have, rules that were taken away included. Of a
+ * pod that is several workloads at once each is looked at alone.
+ */
+const refuseTooLong = (registry: Registry): void => {
+  const longest = registry.longest((target) => snapshotBytes({ configurationVersion: '', targets: [target] }).length);
+  if (longest === undefined || longest.bytes <= limits.snapshotBytesMax) return;
+  throw new ConfigurationError([
+    `workload ${longest.workload}: the targets that its rules name make ${longest.bytes} bytes, and a proxy can be sent ${limits.snapshotBytesMax}: ` +
+      'name fewer targets in its rules, or fewer certificates in their caFile',
+  ]);
 };
 
 /** Migration debt, as it is in force. */
