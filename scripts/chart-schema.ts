@@ -32,7 +32,9 @@ export const patterns: readonly (readonly [sentence: RegExp, pattern: string])[]
   [/^a path with a "\/"/, '^[^~].*/|^/'],
   [/^it in capitals, such as GET/, '^[^a-z]+$'],
   [/^a path in quotes/, '^/'],
-  [/^(?:cpu|memory), such as/, '^[0-9.]+(m|k|M|G|T|Ki|Mi|Gi|Ti)?$'],
+  [/^cpu, such as/, '^[0-9]{1,9}(\\.[0-9]{1,9})?m?$'],
+  [/^memory, such as/, '^[0-9]{1,15}(\\.[0-9]{1,9})?(k|M|G|T|Ki|Mi|Gi|Ti)?$'],
+  [/^a name for all below it, an address or a range/, '^[a-zA-Z0-9.:_/\\[\\]-]{1,253}$'],
   [/^2027-01-31/, '^[0-9]{4}-[0-9]{2}-[0-9]{2}'],
 ];
 
@@ -109,10 +111,17 @@ const amounts = object({ cpu: quantity, memory: quantity, 'ephemeral-storage': q
 const resources = object({ requests: amounts, limits: amounts });
 const objectName = text('the name of an object in Kubernetes', '^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$');
 const image = object({
-  repository: text('registry and name, without a tag', '^[a-z0-9][^@\\s]*$'),
+  repository: text('registry and name, without a tag', '^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$'),
   tag: text('a tag; the appVersion of the chart unless written', '^[A-Za-z0-9_.-]*$'),
   digest: text('sha256:…', '^(sha256:[0-9a-f]{64})?$'),
 });
+
+/** The largest that a pod may name as its user. */
+const uidMax = 2_147_483_647;
+/** A host in either case, a port, a path without a "/" at its end. The port's bound is said by the template. */
+const issuerUrl =
+  '^(https://([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|\\[[0-9a-f:.]+\\])(:[1-9][0-9]{0,4})?(/([!-~]*[!-.0-~])?[!-.0-~])?)?$';
+const label = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
 
 const broker = jsonSchemaOf('broker');
 const sidecar = within(jsonSchemaOf('injector'), 'properties', 'sidecar');
@@ -161,7 +170,7 @@ export const chartSchema = (): Schema => ({
         configuration,
         secrets: list(objectName),
         issuer: object({
-          url: text('https://…, without a "/" at the end', '^(https://[^?#]*[^/?#])?$'),
+          url: text('https://…, without a "/" at the end', issuerUrl),
           algorithm: withoutDefault(within(broker, 'properties', 'issuer', 'properties', 'algorithm')),
           tls: object({ secretName: objectName }),
         }),
@@ -173,9 +182,9 @@ export const chartSchema = (): Schema => ({
       cluster: object({
         issuer: text('the "issuer" of kubectl get --raw /.well-known/openid-configuration', '^https://'),
         attestation: words('token_review', 'jwks'),
-        domain: text('what names of the cluster end in', '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'),
+        domain: text('what names of the cluster end in', `^${label}(\\.${label})*$`),
         ipFamily: ofSidecar('ipFamily'),
-        noProxy: list(text('as in NO_PROXY', '^[^\\s,]+$')),
+        noProxy: ofSidecar('noProxy'),
       }),
       injector: object({
         ...pods,
@@ -189,7 +198,8 @@ export const chartSchema = (): Schema => ({
           modes: { ...ofSidecar('modes'), uniqueItems: true },
           clusterNames: ofSidecar('clusterNames'),
           tokenLifetime,
-          uid: ofSidecar('uid'),
+          // The self-test's program runs as the next one.
+          uid: { anyOf: [whole(1, uidMax - 1), { type: 'string', const: 'platform' }] },
           resources: ofSidecar('resources'),
           resourcesMax: ofSidecar('resourcesMax'),
         }),
@@ -207,7 +217,7 @@ export const chartSchema = (): Schema => ({
       image: object({ ...(within(image, 'properties') as Record<string, Schema>), pullPolicy: words('Always', 'IfNotPresent', 'Never') }),
       steerImage: image,
       imagePullSecrets: list(objectName),
-      uid: { type: ['integer', 'null'], minimum: 1 },
+      uid: { type: ['integer', 'null'], minimum: 1, maximum: uidMax },
       networkPolicy: object({ enabled: { type: 'boolean' }, monitoringNamespaces: list(objectName) }),
       monitoring: object({
         enabled: { type: 'boolean' },

@@ -3,7 +3,12 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { parse, parseAllDocuments } from 'yaml';
 import { commandHelp } from '../../src/cli/help.ts';
+import { decide } from '../../src/injector/decide.ts';
+import { type Container, type Pod, readPod } from '../../src/injector/pod.ts';
+import type { BrokerSettings } from '../../src/settings/broker.ts';
 import { parseSettings } from '../../src/settings/document.ts';
+import type { InjectorSettings } from '../../src/settings/injector.ts';
+import type { ProxySettings } from '../../src/settings/proxy.ts';
 import { chart, hasHelm, type Manifest, manifestsIn, named, render, runHelm, template } from '../support/helm.ts';
 import { root } from '../support/source-tree.ts';
 
@@ -33,6 +38,13 @@ const table: Readonly<Record<string, readonly string[]>> = {
   jwks: ['--set', 'cluster.attestation=jwks'],
   'managed cluster': ['--set', 'cluster.attestation=jwks,cluster.issuer=https://oidc.cloud.example/id/1'],
   IPv6: ['--set', 'cluster.ipFamily=IPv6'],
+  'mode routes alone': ['--set', 'injector.sidecar.modes={routes}'],
+  'mode transparent alone': ['--set', 'injector.sidecar.modes={transparent}'],
+  'an issuer in capitals': ['--set', 'broker.issuer.url=https://Issuer.Corp.Example:8443/Outrider,injector.sidecar.modes={routes}'],
+  'the least and the most': [
+    '--set-json',
+    'uid=2147483647,injector.sidecar={"uid":2147483646,"resources":{"requests":{"cpu":"0.001","memory":"128Mi"},"limits":{"cpu":0.001,"memory":134217728}},"resourcesMax":{"cpu":"1m","memory":"0.125Gi"}}',
+  ],
   OpenShift: ['--set-json', 'uid=null', '--set', 'injector.sidecar.uid=platform'],
   'sections left empty': [
     '--set-json',
@@ -239,6 +251,43 @@ t.test('the self-test is started with arguments that it knows, as a program that
   for (const flag of args.filter((arg) => arg.startsWith('--'))) t.ok(new RegExp(`${flag} [A-Z]`).test(help), flag);
   t.not(spec.securityContext['runAsUser'], 15_001, "not the proxy's user");
   t.equal(template(['--set', 'injector.sidecar.uid=1000']).stdout.includes('runAsUser: 1001'), true);
+});
+
+t.test('the self-test is a pod that the injector takes, and its request one that the proxy takes to the target', async (t) => {
+  if (!hasHelm(t)) return;
+  for (const [name, args] of Object.entries(table)) {
+    const manifests = render(t, args);
+    const written = manifests.find(({ kind }) => kind === 'Pod');
+    if (name === 'bare') {
+      t.equal(written, undefined);
+      continue;
+    }
+    const [, text] = configurations(manifests).find(([file]) => file === 'injector.yaml') as [string, string];
+    const { sidecar } = parseSettings(text, 'injector.yaml') as InjectorSettings;
+    const decision = decide(readPod(written) as Pod, sidecar);
+    if (decision.kind !== 'injected') {
+      t.fail(`${name}: ${JSON.stringify(decision)}`);
+      continue;
+    }
+    const [proxy] = decision.pod.spec.initContainers as readonly Container[];
+    const { routes } = parseSettings(proxy?.env?.[0]?.value ?? '', 'OUTRIDER_CONFIG') as ProxySettings;
+    const program = decision.pod.spec.containers[0] as unknown as { args: string[] };
+    const url = new URL(program.args[program.args.indexOf('--url') + 1] as string);
+    const broker = parseSettings(
+      (configurations(manifests).find(([file]) => file === 'broker.yaml') as [string, string])[1],
+      'broker.yaml',
+    );
+    const target = (broker as BrokerSettings).targets.find(({ name: called }) => called === 'outrider-self-test');
+    const asked = routes.find(({ listen }) => url.host === `127.0.0.1:${listen.port}`)?.to ?? {
+      scheme: 'https',
+      host: url.hostname,
+      port: Number(url.port === '' ? 443 : url.port),
+    };
+    t.equal(routes.length, sidecar.modes.join() === 'routes' ? 1 : 0, name);
+    t.strictSame([target?.hosts, target?.ports], [[asked.host], [asked.port]], name);
+    t.equal(url.protocol, routes.length === 0 ? 'https:' : 'http:', name);
+    t.equal(url.pathname, name === 'an issuer in capitals' ? '/Outrider/jwks' : name === 'everything' ? '/outrider/jwks' : '/jwks', name);
+  }
 });
 
 t.test("labels of values are there once, the nearer before the common, and never in place of the chart's own", async (t) => {

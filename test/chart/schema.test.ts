@@ -70,6 +70,12 @@ t.test('configurations that the broker takes are taken', async (t) => {
   }
 });
 
+/** Resources of the sidecar that differ from the defaults. */
+const amounts = (more: Readonly<Record<string, unknown>>): string =>
+  Object.entries(more)
+    .map(([path, value]) => `injector.sidecar.${path}=${JSON.stringify(value)}`)
+    .join(',');
+
 const target = (more: string): string =>
   `broker.configuration={"providers":[{"kind":"jwt","name":"p","audience":"a"}],"targets":[{"name":"t","hosts":["t.example.com"],${more}}]}`;
 const credential = '"credentials":[{"provider":"p","placement":{"kind":"bearer"}}]';
@@ -129,6 +135,50 @@ const wrong: readonly (readonly [json: string, message: RegExp])[] = [
   ],
   ['injector.sidecar.onUnmatched="allow"', /'\/injector\/sidecar\/onUnmatched': value must be one of 'tunnel', 'refuse'/],
   ['injector.sidecar.exclusions="some"', /'\/injector\/sidecar\/exclusions': value must be one of '', 'allowed', 'refused'/],
+  ['cluster.noProxy=["*.corp.example"]', /'\/cluster\/noProxy\/0': '\*\.corp\.example' does not match/],
+  ['cluster.domain="cluster..local"', /'\/cluster\/domain': 'cluster\.\.local' does not match/],
+  ['broker.issuer.url="https://me@issuer.example.com"', /'\/broker\/issuer\/url': 'https:\/\/me@issuer\.example\.com' does not match/],
+  ['broker.issuer.url="https://issuer.example.com."', /'\/broker\/issuer\/url': 'https:\/\/issuer\.example\.com\.' does not match/],
+  ['broker.issuer.url="https://issuer.example.com:65536"', /broker\.issuer\.url: 65536 is no port, write one from 1 to 65535/],
+  ['image.repository="out+rider"', /'\/image\/repository': 'out\+rider' does not match/],
+  [
+    'injector.sidecar={"modes":["transparent"],"uid":"platform"}',
+    /injector\.sidecar\.modes: transparent needs a user of the proxy's own, which is not steered: write a number as injector\.sidecar\.uid, or remove transparent/,
+  ],
+  [
+    amounts({ 'resources.limits.memory': '64Mi', 'resources.requests.memory': '64Mi' }),
+    /injector\.sidecar\.resources\.limits\.memory: 64Mi is too little for the proxy, write at least 128Mi/,
+  ],
+  [
+    amounts({ 'resources.limits.memory': 134217727, 'resources.requests.memory': '64Mi' }),
+    /injector\.sidecar\.resources\.limits\.memory: 134217727 is too little for the proxy/,
+  ],
+  [
+    amounts({ 'resources.limits.memory': '2Gi' }),
+    /injector\.sidecar\.resourcesMax\.memory: 1Gi is less than what pods get unasked \(2Gi\), write at least that/,
+  ],
+  [amounts({ 'resources.requests.cpu': '2500m' }), /injector\.sidecar\.resourcesMax\.cpu: 2 is less than what pods get unasked \(2500m\)/],
+  [
+    amounts({ 'resources.requests.memory': '512Mi' }),
+    /injector\.sidecar\.resources\.requests\.memory: 512Mi is more than the limit \(384Mi\), write at most that/,
+  ],
+  [
+    amounts({ 'resources.requests.cpu': 1.5, 'resources.limits.cpu': '1' }),
+    /injector\.sidecar\.resources\.requests\.cpu: 1\.5 is more than the limit \(1\)/,
+  ],
+  [amounts({ 'resourcesMax.cpu': 0 }), /injector\.sidecar\.resourcesMax\.cpu: 0 is not an amount of cpu, write for example 500m or 2/],
+  [amounts({ 'resourcesMax.cpu': '0.0' }), /injector\.sidecar\.resourcesMax\.cpu: 0\.0 is not an amount of cpu/],
+  [amounts({ 'resources.requests.cpu': '0.0001' }), /injector\.sidecar\.resources\.requests\.cpu: 0\.0001 is not an amount of cpu/],
+  [
+    amounts({ 'resources.limits.memory': '200.5' }),
+    /resources\.limits\.memory: 200\.5 is not an amount of memory, write for example 384Mi/,
+  ],
+  [amounts({ 'resourcesMax.memory': '99999999Ti' }), /resourcesMax\.memory: 99999999Ti is not an amount of memory/],
+  [amounts({ 'resources.limits.cpu': '1Gi' }), /'\/injector\/sidecar\/resources\/limits\/cpu': '1Gi' does not match/],
+  [amounts({ 'resources.limits.memory': '1.2.3Mi' }), /'\/injector\/sidecar\/resources\/limits\/memory': '1\.2\.3Mi' does not match/],
+  // The self-test's program runs as the next one.
+  ['injector.sidecar.uid=2147483647', /'\/injector\/sidecar\/uid': maximum: got 2[.,]?147,?483,?647\S*, want 2[.,]?147,?483,?646/],
+  ['uid=2147483648', /'\/uid': maximum: got 2[.,]?147,?483,?648\S*, want 2[.,]?147,?483,?647/],
   ['injector.sidecar.uid=0', /'\/injector\/sidecar\/uid': minimum: got 0, want 1/],
   ['injector.sidecar.resources.limits={"memory":"lots"}', /'\/injector\/sidecar\/resources\/limits\/memory': 'lots' does not match/],
   ['collector.storage.size="big"', /'\/collector\/storage\/size': 'big' does not match/],

@@ -65,8 +65,8 @@ const image = scalar({ what: 'the name of an image', write: 'for example registr
   text.length <= 512 && /^[a-zA-Z0-9][a-zA-Z0-9._\-/:@]*$/.test(text) ? text : undefined,
 );
 
-/** The largest id is "no user"; 0 is root, which could read everything in the pod. */
-const uidMax = 4_294_967_294;
+/** Kubernetes takes no larger one in `runAsUser`; 0 is root, which could read everything in the pod. */
+const uidMax = 2_147_483_647;
 const uidError = `must be platform or a whole number from 1 to ${uidMax}, write for example 15001`;
 const uid = z.union([z.int({ error: uidError }).min(1, { error: uidError }).max(uidMax, { error: uidError }), z.literal('platform')], {
   error: uidError,

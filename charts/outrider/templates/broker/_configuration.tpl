@@ -55,11 +55,15 @@ kind: projected_token
 {{- define "outrider.selfTest.url" -}}
 {{ include "outrider.issuer.url" . }}/jwks
 {{- end -}}
+{{- /* Where they are, as the proxy writes a host: in lower case. */ -}}
+{{- define "outrider.selfTest.origin" -}}
+https://{{ (urlParse (include "outrider.selfTest.url" .)).host | lower }}
+{{- end -}}
 {{- define "outrider.broker.ownTarget" -}}
-{{- $url := urlParse (include "outrider.selfTest.url" .) -}}
+{{- $url := urlParse (include "outrider.selfTest.origin" .) -}}
 {{- $port := regexFind ":[0-9]+$" $url.host -}}
 name: outrider-self-test
-hosts: [{{ $url.hostname }}]
+hosts: [{{ $url.hostname | quote }}]
 ports: [{{ default "443" (trimPrefix ":" $port) }}]
 {{- if not (or .Values.broker.issuer.url .Values.broker.issuer.tls.secretName) }}
 caFile: /var/lib/outrider/broker-ca.pem
@@ -69,6 +73,10 @@ credentials:
 {{- end -}}
 
 {{- define "outrider.broker.configuration" -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse (include "outrider.issuer.url" .)).host | trimPrefix ":" -}}
+{{- if gt (int (default "443" $port)) 65535 -}}
+{{- fail (printf "broker.issuer.url: %s is no port, write one from 1 to 65535" $port) -}}
+{{- end -}}
 {{- /* `targets:` with nothing behind it is null, and takes the default away. */ -}}
 {{- $written := merge (dict) (default (dict) .Values.broker.configuration) -}}
 {{- range list "attestors" "workloads" "providers" "targets" "policies" -}}
