@@ -254,6 +254,8 @@ export const limits = {
   /** A refused or failed grant is remembered this long, so that a loop in a program is not a loop at the broker. */
   grantDeniedCacheMs: 2_000,
   grantFailedCacheMs: 500,
+  /** A grant of another configuration than the broker told of waits this long for the news, and is then asked for again, twice. */
+  grantAgreementWaitMs: 1_000,
   /** No grant is used longer than this, whatever its credential's life. */
   grantLifetimeMaxMs: 3_600_000,
   /** A broker-minted JWT. */

@@ -85,7 +85,7 @@ for (const [what, step] of steps) {
       clock,
       random: () => 0,
     });
-    const key = { workload: 'w', target: 'echo', configurationVersion: 'c' };
+    const key = { workload: 'w', target: 'echo', configurationVersion: 'c1' };
     await cache.get(key);
     step(clock);
     clock.advance(400_000);

@@ -3,11 +3,15 @@ import dns from 'node:dns';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import t, { type Test } from 'tap';
+import type { Grant } from '../../src/core/grant.ts';
+import type { TargetSnapshot } from '../../src/core/target.ts';
 import { createMetrics } from '../../src/ops/metrics.ts';
 import { systemClock } from '../../src/ops/clock.ts';
 import { startBrokerLink } from '../../src/proxy/broker-link.ts';
-import { type BrokerHandlers, type RpcServer, startBrokerServer } from '../../src/rpc/server.ts';
-import { brokerId, createDomain, grantFor, handlersOf, silent } from '../rpc/trust-domain.ts';
+import { createGrantCache } from '../../src/proxy/grant/cache.ts';
+import { type BrokerHandlers, type RpcServer, startBrokerServer, type WatchSender } from '../../src/rpc/server.ts';
+import type { Svid } from '../../src/rpc/svid.ts';
+import { brokerId, createDomain, grantFor, handlersOf, silent, snapshot, workloadId } from '../rpc/trust-domain.ts';
 import { freePort } from '../support/free-port.ts';
 import { eventually } from '../support/stack.ts';
 
@@ -71,20 +75,27 @@ const killable = async (t: Test, host: string, port: number, to: RpcServer): Pro
 };
 
 /** A proxy's link to the brokers of that name, whose SVID anyone of the trust domain has issued. */
-const link = (t: Test, port: number) => {
-  const svid = domain.svid();
+const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = () => undefined) => {
+  let svid = domain.svid();
+  let onRenewal: (svid: Svid) => void = () => undefined;
   let snapshots = 0;
   const made = startBrokerLink({
     broker: { address: `${name}:${port}`, spiffeId: brokerId },
     svids: {
       current: () => svid,
       fault: () => undefined,
-      onChange: () => () => undefined,
+      onChange: (listener) => {
+        onRenewal = listener;
+        return () => undefined;
+      },
       ready: async () => svid,
       renew: () => undefined,
       close: () => undefined,
     },
-    onSnapshot: () => void (snapshots += 1),
+    onSnapshot: (one) => {
+      snapshots += 1;
+      told(one);
+    },
     onRevocation: () => undefined,
     clock: systemClock,
     random: Math.random,
@@ -99,7 +110,11 @@ const link = (t: Test, port: number) => {
       return (error as { code: string }).code;
     }
   };
-  return { ...made, whoGrants, snapshots: () => snapshots };
+  const renew = (): void => {
+    svid = domain.svid();
+    onRenewal(svid);
+  };
+  return { ...made, whoGrants, renew, snapshots: () => snapshots };
 };
 
 /** How long it took until it held, in milliseconds. */
@@ -204,4 +219,45 @@ t.test('an address that swallows what it is sent does not keep a proxy from the 
   lead('127.0.0.3');
   const ms = await timeUntil(() => alone.snapshots() === 1);
   t.ok(ms < 7_000, `${ms} ms`);
+});
+
+t.test('a rule that one broker has removed is not enforced later, because another had it still when the proxy came to that', async (t) => {
+  const port = await freePort();
+  const granted = (configurationVersion: string): Grant => grantFor('echo', { id: `of ${configurationVersion}`, configurationVersion });
+  await start(t, '127.0.0.2', port, { getGrant: async () => granted('v2'), watch: (_, send) => send.snapshot(snapshot('v2')) });
+  const asked: ((grant: Grant) => void)[] = [];
+  const watching: WatchSender[] = [];
+  await start(t, '127.0.0.3', port, {
+    getGrant: () => new Promise((resolve) => asked.push(resolve)),
+    watch: (_, send) => void watching.push(send),
+  });
+  const { lead } = named(t, '127.0.0.2');
+
+  const versions: string[] = [];
+  const { getGrant, renew } = link(t, port, ({ configurationVersion }) => {
+    versions.push(configurationVersion);
+    cache.keepOnly(configurationVersion);
+  });
+  const cache = createGrantCache({
+    fetch: ({ target, configurationVersion }) => getGrant(target, configurationVersion),
+    clock: systemClock,
+    random: Math.random,
+  });
+  const get = async (): Promise<Grant> => cache.get({ workload: workloadId, target: 'echo', configurationVersion: versions.at(-1) ?? '' });
+  await eventually(() => versions.length === 1);
+  lead('127.0.0.3');
+  renew();
+  const early = get();
+  await eventually(() => asked.length === 1 && watching.length === 1);
+  watching[0]?.snapshot(snapshot('v1'));
+  await eventually(() => versions.length === 2);
+  asked[0]?.(granted('v1'));
+  t.match(await early, { id: 'of v1' }, 'what the broker that is watched has in force');
+  watching[0]?.snapshot(snapshot('v2'));
+  await eventually(() => versions.length === 3);
+  const late = get();
+  await eventually(() => asked.length === 2);
+  asked[1]?.(granted('v2'));
+  t.match(await late, { id: 'of v2' });
+  t.strictSame(versions, ['v2', 'v1', 'v2']);
 });

@@ -140,12 +140,112 @@ t.test('a revoked grant is not used again, nor one whose fetch began before', as
 });
 
 t.test('each input of the decision has a place of its own in the cache', async (t) => {
-  const { cache, calls } = setUp((_call, asked) => grantOf(target(asked.target)));
+  const { cache, calls } = setUp((_call, { target: name, configurationVersion }) => grantOf(target(name), { configurationVersion }));
   const keys = [key, { ...key, workload: `${key.workload}2` }, { ...key, target: 'other' }, { ...key, configurationVersion: 'c2' }];
   for (const one of keys) await cache.get(one);
   t.equal(calls(), keys.length);
   cache.keepOnly('c1');
   t.equal(cache.size(), 3);
+});
+
+/** A cache whose broker grants when the test says so, under the configuration that it then has. */
+const lagging = () => {
+  const gates: ((configurationVersion: string) => void)[] = [];
+  const made = setUp(async (call) => {
+    const configurationVersion = await new Promise<string>((resolve) => gates.push(resolve));
+    return grantOf(target('echo'), { id: `g${call}`, lifetimeMs: 10 * minute, configurationVersion });
+  });
+  /** Waits until the broker is asked, and has it answer. */
+  const answer = async (configurationVersion: string): Promise<void> => {
+    while (gates.length === 0) await settled();
+    gates.shift()?.(configurationVersion);
+    await settled();
+  };
+  return { ...made, answer };
+};
+const [under1, under2] = [key, { ...key, configurationVersion: 'c2' }];
+
+t.test(
+  'a grant of the configuration before is not kept for the one after, whether it or the news of that configuration came first',
+  async (t) => {
+    for (const isNewsFirst of [true, false]) {
+      const { cache, answer, calls } = lagging();
+      cache.keepOnly('c2');
+      const early = cache.get(under2);
+      // Another broker is watched now, and asked: one that has not heard of the change yet.
+      if (isNewsFirst) cache.keepOnly('c1');
+      await answer('c1');
+      if (!isNewsFirst) cache.keepOnly('c1');
+      t.match(await early, { id: 'g1' }, 'it is what is in force there');
+      cache.keepOnly('c2');
+      const late = cache.get(under2);
+      await answer('c2');
+      t.match(await late, { id: 'g2' });
+      t.match(cache.get(under2), { id: 'g2' });
+      t.equal(calls(), 2);
+    }
+  },
+);
+
+t.test('a fetch that is overtaken by a change of the configuration brings nothing of before it', async (t) => {
+  const { cache, answer, calls } = lagging();
+  cache.keepOnly('c1');
+  const overtaken = cache.get(under1);
+  cache.keepOnly('c2');
+  t.equal(cache.size(), 0, 'nobody else waits for it');
+  await answer('c1');
+  await answer('c2');
+  t.match(await overtaken, { id: 'g2', configurationVersion: 'c2' });
+  t.equal(cache.size(), 0);
+  t.equal(calls(), 2);
+});
+
+t.test('a grant that is ahead of the news of its configuration waits for that', async (t) => {
+  const { clock, cache, answer, calls } = lagging();
+  cache.keepOnly('c1');
+  const ahead = cache.get(under1);
+  await answer('c2');
+  clock.advance(limits.grantAgreementWaitMs - 1);
+  cache.keepOnly('c2');
+  t.match(await ahead, { id: 'g1', configurationVersion: 'c2' });
+  t.equal(calls(), 1, 'it was not asked for again');
+  t.equal(clock.waiting(), 0);
+});
+
+t.test('a broker whose grants are never of the configuration that it told of fails, in bounded time', async (t) => {
+  const { clock, cache, answer, calls } = lagging();
+  cache.keepOnly('c2');
+  const failed = t.rejects(async () => cache.get(under2), { code: 'broker_error', detail: /configuration/ });
+  for (let i = 0; i < 3; i += 1) {
+    await answer('c1');
+    clock.advance(limits.grantAgreementWaitMs);
+    await settled();
+  }
+  await failed;
+  t.throws(() => cache.get(under2), { code: 'broker_error' }, 'remembered briefly');
+  t.equal(calls(), 3);
+  clock.advance(limits.grantFailedCacheMs);
+  const again = cache.get(under2);
+  await answer('c2');
+  t.match(await again, { id: 'g4' });
+});
+
+t.test('a refresh that is answered under another configuration changes nothing until that is in force', async (t) => {
+  const { clock, cache, answer, refreshes } = lagging();
+  cache.keepOnly('c1');
+  const first = cache.get(under1);
+  await answer('c1');
+  await first;
+  clock.advance(8 * minute);
+  t.match(cache.get(under1), { id: 'g1' });
+  for (let i = 0; i < 3; i += 1) {
+    await answer('c2');
+    t.match(cache.get(under1), { id: 'g1' });
+    clock.advance(limits.grantAgreementWaitMs);
+    await settled();
+  }
+  t.match(cache.get(under1), { id: 'g1' });
+  t.match(refreshes, [{ code: 'broker_error' }]);
 });
 
 /** A cache whose n-th grant has a credential of its own, or as `same` says. */

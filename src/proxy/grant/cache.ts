@@ -1,9 +1,10 @@
 /**
  * Grants in memory: one fetch for any number of waiters, refreshed ahead of expiry while it is being used, refusals and failures
  * remembered briefly, bounded. Time is counted from when the fetch began, by the monotonic clock, so that a wrong wall clock
- * can shorten a grant's life here but not stretch it.
+ * can shorten a grant's life here but not stretch it. A grant is taken only if it was made under the configuration that the broker has
+ * told of: brokers do not change theirs at the same moment, and neither do a broker's answers and its news.
  */
-import { asFault, type Fault } from '../../core/fault.ts';
+import { asFault, Fault } from '../../core/fault.ts';
 import type { Grant } from '../../core/grant.ts';
 import { limits } from '../../core/limits.ts';
 import type { Clock } from '../../ops/clock.ts';
@@ -26,7 +27,7 @@ export interface GrantCache extends GrantSource {
   readonly renew: NonNullable<GrantSource['renew']>;
   /** Forgets grants of a target; without ids, all of them. A fetch under way is not trusted either. */
   readonly revoke: (target: string, grantIds: readonly string[]) => void;
-  /** Forgets everything of other configurations than this one. */
+  /** The broker has told of this configuration: forgets everything of others, and takes no grant that was made under another. */
   readonly keepOnly: (configurationVersion: string) => void;
   readonly size: () => number;
 }
@@ -62,6 +63,10 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
   const renewals = new Map<string, { readonly startedAt: number; readonly promise: Promise<Grant | undefined>; isUnderWay: boolean }>();
   /** Counts revocations: a fetch that began before one may bring what was revoked. */
   let generation = 0;
+  /** The configuration that the broker told of last, how often it told of one, and who waits for that. */
+  let inForce: string | undefined;
+  let tellings = 0;
+  const waiting = new Set<() => void>();
 
   const keyOf = ({ workload, target, configurationVersion }: GrantKey): string => `${workload}\n${configurationVersion}\n${target}`;
   const changed = (): void => onChange?.([...entries.values()].flatMap((entry) => (entry.kind === 'granted' ? [entry.grant] : [])));
@@ -72,18 +77,38 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
     entries.set(id, entry);
   };
 
-  /** Fetches, again if something was revoked meanwhile. */
+  /** Until the broker tells of a configuration, or has had the time to. */
+  const nextTelling = (): Promise<void> =>
+    new Promise((resolve) => {
+      const done = (): void => {
+        cancel();
+        waiting.delete(done);
+        resolve();
+      };
+      const cancel = clock.after(limits.grantAgreementWaitMs, done);
+      waiting.add(done);
+    });
+
+  /**
+   * Fetches, again if something was revoked meanwhile, or if the grant is not of the configuration in force: then the broker is ahead of
+   * its own news, or it is another one, whose news has yet to come. What comes last is in force, be it the one that was asked for or not.
+   */
   const fetchFresh = async (key: GrantKey, rejectedGrantId?: string): Promise<{ grant: Grant; fetchedAt: number }> => {
     for (let tries = 0; ; tries += 1) {
       const fetchedAt = clock.monotonic();
-      const before = generation;
+      const [generationBefore, tellingsBefore] = [generation, tellings];
       const grant = await fetch(key, rejectedGrantId);
-      if (generation === before || tries >= 2) return { grant, fetchedAt };
+      const agrees = (): boolean => grant.configurationVersion === (inForce ?? key.configurationVersion);
+      if (!agrees() && tellings === tellingsBefore) await nextTelling();
+      if (agrees() && (generation === generationBefore || tries >= 2)) return { grant, fetchedAt };
+      if (!agrees() && tries >= 2) throw new Fault('broker_error', { detail: 'It grants under another configuration than it told of.' });
     }
   };
 
+  /** Under the key of a configuration there are only grants of that. */
   const store = (id: string, key: GrantKey, { grant, fetchedAt }: { grant: Grant; fetchedAt: number }): Grant => {
-    keep(id, { kind: 'granted', key, grant, ...grantSchedule(fetchedAt, grant.lifetimeMs, random()), refreshing: false });
+    if (grant.configurationVersion !== key.configurationVersion) entries.delete(id);
+    else keep(id, { kind: 'granted', key, grant, ...grantSchedule(fetchedAt, grant.lifetimeMs, random()), refreshing: false });
     changed();
     return grant;
   };
@@ -201,9 +226,11 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
       changed();
     },
     keepOnly: (configurationVersion) => {
-      for (const [id, entry] of entries)
-        if (entry.key.configurationVersion !== configurationVersion && entry.kind !== 'pending') entries.delete(id);
+      inForce = configurationVersion;
+      tellings += 1;
+      for (const [id, entry] of entries) if (entry.key.configurationVersion !== configurationVersion) entries.delete(id);
       changed();
+      for (const told of waiting) told();
     },
     size: () => entries.size,
   };
