@@ -5,6 +5,7 @@
 import { findLimits } from './limits/find.ts';
 import { injectorLimits } from './limits/injector.ts';
 import { interceptionLimits } from './limits/interception.ts';
+import { rpcLimits } from './limits/rpc.ts';
 import { runLimits } from './limits/run.ts';
 
 export const limits = {
@@ -361,6 +362,7 @@ export const limits = {
   eventLineBytesMax: 6 * 1024 * 1024,
 
   ...findLimits,
+  ...rpcLimits,
   ...runLimits,
 
   // Everything ----------------------------------------------------------------------------------------------------

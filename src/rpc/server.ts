@@ -55,13 +55,23 @@ export interface EventsServerOptions extends Common {
 export const startBrokerServer = ({ handlers, onCall = () => undefined, ...common }: BrokerServerOptions): Promise<RpcServer> => {
   const { clock, log, identity } = common;
   const { attest, getGrant, watch, close } = createBrokerMethods({ handlers, onCall, trustDomain: trustDomainOf(identity), clock, log });
-  return start(common, { ...brokerService, implementation: { attest, getGrant, watch }, close });
+  return start(common, {
+    ...brokerService,
+    anonymousConnectionsMax: limits.anonymousConnectionsMax,
+    implementation: { attest, getGrant, watch },
+    close,
+  });
 };
 
 export const startEventsServer = ({ record, find, onStream = () => undefined, ...common }: EventsServerOptions): Promise<RpcServer> => {
   const { clock, log, identity } = common;
   const methods = createEventMethods({ record, find, onStream, trustDomain: trustDomainOf(identity), clock, log });
-  return start(common, { ...eventsService, implementation: { record: methods.record, find: methods.find }, close: methods.close });
+  return start(common, {
+    ...eventsService,
+    anonymousConnectionsMax: limits.healthConnectionsMax,
+    implementation: { record: methods.record, find: methods.find },
+    close: methods.close,
+  });
 };
 
 /** Callers are of the server's own trust domain: what its certificate says. */
@@ -83,7 +93,17 @@ const serverOptions: ServerOptions = {
   'grpc-node.max_session_memory': limits.grpcSessionMemoryMaxMb,
 };
 
+/** For clients that have not proved who they are: few calls, small ones, and an end that is told of with GOAWAY before it comes. */
+const anonymousServerOptions: ServerOptions = {
+  ...serverOptions,
+  'grpc.max_receive_message_length': limits.anonymousMessageBytesMax,
+  'grpc.max_concurrent_streams': limits.anonymousStreamsMax,
+  'grpc.max_connection_age_ms': limits.anonymousAgeMs,
+  'grpc-node.max_session_memory': limits.anonymousSessionMemoryMaxMb,
+};
+
 interface Role {
+  readonly anonymousConnectionsMax: number;
   readonly name: string;
   readonly methods: Readonly<Record<string, Method>>;
   readonly implementation: UntypedServiceImplementation;
@@ -91,12 +111,17 @@ interface Role {
   readonly close: () => void;
 }
 
-const start = async ({ listen, identity, log }: Common, role: Role): Promise<RpcServer> => {
-  const server = new Server(serverOptions);
+const start = async ({ listen, identity, clock, log }: Common, role: Role): Promise<RpcServer> => {
   const health = createHealthService(role.name);
-  server.addService(role.methods, role.implementation);
-  server.addService(healthService.methods, health.handlers);
-  const listener = await startListener({ listen, identity, server, log });
+  const serverOf = (options: ServerOptions): Server => {
+    const server = new Server(options);
+    server.addService(role.methods, role.implementation);
+    server.addService(healthService.methods, health.handlers);
+    return server;
+  };
+  const [server, anonymousServer] = [serverOf(serverOptions), serverOf(anonymousServerOptions)];
+  const { anonymousConnectionsMax } = role;
+  const listener = await startListener({ listen, identity, server, anonymousServer, anonymousConnectionsMax, clock, log });
 
   const shutDown = async (): Promise<void> => {
     health.setServing(false);
@@ -104,7 +129,7 @@ const start = async ({ listen, identity, log }: Common, role: Role): Promise<Rpc
     role.close();
     health.close();
     // Its callback comes at once since Node closes sessions with their server (grpc-js 1.14): connections are what to wait for.
-    server.tryShutdown(() => undefined);
+    for (const one of [server, anonymousServer]) one.tryShutdown(() => undefined);
     // Past the longest deadline of a call nobody waits for an answer any more.
     const cancel = systemClock.after(limits.attestTimeoutMs, listener.destroy);
     await stopped;

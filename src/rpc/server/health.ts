@@ -1,5 +1,6 @@
 /** The standard gRPC health service, open to callers without a certificate: it says whether the server serves, and nothing else. */
 import { type handleServerStreamingCall, type handleUnaryCall, Metadata, type ServerWritableStream, status } from '@grpc/grpc-js';
+import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import { statusOf } from '../status.ts';
 import { malformed } from './answer.ts';
@@ -36,8 +37,10 @@ export const createHealthService = (service: string): HealthService => {
       },
       watch: (call) => {
         try {
-          watches.set(call, isKnown(call.request));
-          call.write(answer(watches.get(call) === true));
+          const known = isKnown(call.request);
+          if (watches.size >= limits.healthWatchesMax) throw new Fault('overloaded', { detail: 'Too many watch its health.' });
+          watches.set(call, known);
+          call.write(answer(known));
           call.once('cancelled', () => watches.delete(call));
         } catch (error) {
           call.emit('error', statusOf(malformed(error)));

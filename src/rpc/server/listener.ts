@@ -1,6 +1,7 @@
 /**
  * The port of a gRPC server. TLS is ours, so that certificates change without a restart and a client certificate is optional; what has
- * shaken hands is handed to grpc-js. A client that shows a certificate which cannot be verified is told so, in every answer.
+ * shaken hands is handed to grpc-js. A client that shows a certificate which cannot be verified is told so, in every answer. Whoever has not
+ * proved who it is, yet or at all, shares a small room with others of its kind, and not for long.
  */
 import { strict as assert } from 'node:assert';
 import { constants, type KeyObject } from 'node:crypto';
@@ -10,11 +11,12 @@ import { type ConnectionInjector, experimental, type Server, ServerCredentials, 
 import { Fault, type FaultCode } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import { listening } from '../../ops/admin.ts';
-import { systemClock } from '../../ops/clock.ts';
+import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
 import { dersOf } from '../../pki/pem.ts';
 import type { ListenAddress } from '../../settings/address.ts';
 import { statusOf } from '../status.ts';
+import { createRoom } from './room.ts';
 
 export interface ServerIdentity {
   /** Leaf first; the leaf is an SVID. */
@@ -54,20 +56,54 @@ const refusing = (server: Server, code: FaultCode): ConnectionInjector =>
     ]),
   );
 
+/** One connection among those that are open. */
+const nameOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
+
 export const startListener = async (o: {
   readonly listen: ListenAddress;
   readonly identity: ServerIdentity;
+  /** For clients that TLS has verified. */
   readonly server: Server;
+  /** For the others, with the same methods. */
+  readonly anonymousServer: Server;
+  readonly anonymousConnectionsMax: number;
+  readonly clock: Clock;
   readonly log: Log;
 }): Promise<Listener> => {
   const verified = o.server.createConnectionInjector(ServerCredentials.createInsecure());
-  const refused = { expired: refusing(o.server, 'identity_expired'), unverified: refusing(o.server, 'identity_refused') };
+  // Without a certificate a connection is good for Attest and Health alone: see callerOf.
+  const anonymous = o.anonymousServer.createConnectionInjector(ServerCredentials.createInsecure());
+  const refused = {
+    expired: refusing(o.anonymousServer, 'identity_expired'),
+    unverified: refusing(o.anonymousServer, 'identity_refused'),
+  };
+  const reclaimMs = limits.anonymousReclaimMs;
+  const shaking = createRoom({ guestsMax: limits.grpcHandshakesMax, reclaimMs, clock: o.clock });
+  const unproved = createRoom({ guestsMax: o.anonymousConnectionsMax, reclaimMs, clock: o.clock });
+  let toldAtMs = Number.NEGATIVE_INFINITY;
+  const turnAway = (socket: Socket): void => {
+    const nowMs = o.clock.monotonic();
+    if (nowMs - toldAtMs >= limits.refusalLogIntervalMs) {
+      toldAtMs = nowMs;
+      o.log.warn({ peer: socket.remoteAddress }, 'too many clients at once that have not proved who they are; some are turned away');
+    }
+    socket.destroy();
+  };
   const injectorFor = (socket: TLSSocket): ConnectionInjector => {
-    // Without a certificate a connection is good for Attest and Health alone: see callerOf.
-    if (socket.authorized || socket.getPeerX509Certificate() === undefined) return verified;
+    if (socket.getPeerX509Certificate() === undefined) return anonymous;
     const reason = String(socket.authorizationError);
     o.log.info({ reason, peer: socket.remoteAddress }, 'a client certificate could not be verified');
     return reason === 'CERT_HAS_EXPIRED' ? refused.expired : refused.unverified;
+  };
+  const injectUnproved = (socket: TLSSocket): void => {
+    const name = nameOf(socket);
+    if (!unproved.enter(name, socket)) return turnAway(socket);
+    const cancel = o.clock.after(limits.anonymousLifetimeMs, () => socket.destroy());
+    socket.once('close', () => {
+      unproved.leave(name);
+      cancel();
+    });
+    injectorFor(socket).injectConnection(socket);
   };
 
   const tls = createServer({
@@ -81,8 +117,13 @@ export const startListener = async (o: {
   tls.maxConnections = limits.grpcConnectionsMax;
   const sockets = new Set<Socket>();
   tls.on('connection', (socket: Socket) => {
+    const name = nameOf(socket);
+    if (!shaking.enter(name, socket)) return turnAway(socket);
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    socket.once('close', () => {
+      sockets.delete(socket);
+      shaking.leave(name);
+    });
   });
   tls.on('tlsClientError', (error, socket) => {
     o.log.debug({ error, peer: socket.remoteAddress }, 'a handshake failed');
@@ -91,6 +132,7 @@ export const startListener = async (o: {
   const handedOver = new Set<TLSSocket>();
   let onEmpty: () => void = () => undefined;
   tls.on('secureConnection', (socket) => {
+    shaking.leave(nameOf(socket));
     socket.on('error', () => socket.destroy());
     handedOver.add(socket);
     socket.once('close', () => {
@@ -98,11 +140,12 @@ export const startListener = async (o: {
       if (handedOver.size === 0) onEmpty();
     });
     if (!tls.listening || socket.alpnProtocol !== 'h2') return void socket.destroy();
-    const cancel = systemClock.after(limits.grpcHandshakeTimeoutMs, () => {
+    const cancel = o.clock.after(limits.grpcHandshakeTimeoutMs, () => {
       if (socket.bytesRead === 0) socket.destroy();
     });
     socket.once('close', cancel);
-    injectorFor(socket).injectConnection(socket);
+    if (socket.authorized) verified.injectConnection(socket);
+    else injectUnproved(socket);
   });
   tls.on('error', (error) => o.log.error({ error }, 'accepting connections failed'));
   const destroy = (): void => {

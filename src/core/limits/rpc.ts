@@ -1,0 +1,26 @@
+/** Bounds of the gRPC servers against those who ask: part of limits.ts. Durations in milliseconds, sizes in bytes. */
+export const rpcLimits = {
+  /** TLS handshakes under way, some 80 KiB each: what one core finishes within two seconds. */
+  grpcHandshakesMax: 512,
+  /**
+   * Connections to a broker whose client has not proved who it is: attestations, each over within a second unless the API server is slow. 80 KiB
+   * each, and at worst some 100 more for each of its calls, so that all of them stay within half of the memory that the chart gives.
+   */
+  anonymousConnectionsMax: 512,
+  /** The same at a collector, where nobody attests: health checks. */
+  healthConnectionsMax: 64,
+  anonymousStreamsMax: 2,
+  /** The longest evidence and certificate request, and what is around them. */
+  anonymousMessageBytesMax: 32 * 1024,
+  anonymousSessionMemoryMaxMb: 1,
+  /** When room is needed for a handshake or for such a connection, whoever has had it for the longest goes, if that is as long as this. */
+  anonymousReclaimMs: 1_000,
+  /** Such a connection takes no new calls after this; whoever has more to ask connects anew. */
+  anonymousAgeMs: 5_000,
+  /** It is over after this, whatever it waits for: an attestation has had its `attestTimeoutMs` by then. */
+  anonymousLifetimeMs: 16_000,
+  /** Watches over the health of one server: load balancers have one each, kubelet asks without. */
+  healthWatchesMax: 64,
+  /** What anyone may cause again and again is told of in the log this often. */
+  refusalLogIntervalMs: 60_000,
+} as const;
