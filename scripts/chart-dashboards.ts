@@ -228,6 +228,7 @@ const broker: Description = {
         ['max by (provider) (outrider_broker_static_credentials)', 'targets with static {{provider}}'],
       ],
     },
+    { title: 'Without a broker', queries: [['outrider:proxies_without_broker:count', '{{namespace}}']], help: 'Proxies that watch none.' },
   ],
 };
 

@@ -39,6 +39,13 @@ const needsAttestation = (code: FaultCode): boolean =>
 /** A channel that lost its broker may go on for minutes with an address that swallows what it is sent, and looks at the name only now and then. */
 const needsConnection = (code: FaultCode): boolean => code === 'broker_unavailable' || code === 'broker_timeout';
 
+/** What alerts compare, exported from the start: a series that begins with its first event hides that from rate(). */
+const startMetrics = (metrics: Metrics): void => {
+  for (const method of ['Attest', 'GetGrant', 'Watch'])
+    for (const code of ['ok', 'broker_unavailable', 'broker_timeout', 'broker_untrusted', 'broker_error'])
+      metrics.add('outrider_proxy_broker_calls_total', { method, code }, 0);
+};
+
 /** The n-th pause, doubled each time, spread over its upper half. */
 const reconnectPauseMs = (attempt: number, random: number): number =>
   Math.min(limits.reconnectPauseMaxMs, limits.reconnectPauseMinMs * 2 ** Math.min(attempt, 16)) * (0.5 + random / 2);
@@ -59,19 +66,27 @@ export const startBrokerLink = ({
   let attempt = 0;
   let cancelRetry: () => void = () => undefined;
   let isClosed = false;
+  startMetrics(metrics);
 
   const openWatch = (on: BrokerChannel, svid: Svid): void => {
     cancelRetry();
+    let isTold = false;
     watch = on.watch({
       snapshot: (snapshot) => {
         attempt = 0;
         fault = undefined;
+        if (!isTold) {
+          isTold = true;
+          metrics.add('outrider_proxy_broker_calls_total', { method: 'Watch', code: 'ok' });
+          metrics.set('outrider_proxy_broker_connected', {}, 1);
+        }
         onSnapshot(snapshot);
       },
       revocation: onRevocation,
       ended: (ended) => {
         if (isClosed || on !== channel) return;
         fault = ended;
+        metrics.set('outrider_proxy_broker_connected', {}, 0);
         metrics.add('outrider_proxy_broker_calls_total', { method: 'Watch', code: ended.code });
         log.warn({ code: ended.code, detail: ended.detail, error: ended }, 'the watch at the broker ended; opening it again');
         if (needsAttestation(ended.code)) svids.renew();

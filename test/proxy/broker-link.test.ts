@@ -79,6 +79,7 @@ const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = 
   let svid = domain.svid();
   let onRenewal: (svid: Svid) => void = () => undefined;
   let snapshots = 0;
+  const metrics = createMetrics('proxy');
   const made = startBrokerLink({
     broker: { address: `${name}:${port}`, spiffeId: brokerId },
     svids: {
@@ -99,7 +100,7 @@ const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = 
     onRevocation: () => undefined,
     clock: systemClock,
     random: Math.random,
-    metrics: createMetrics('proxy'),
+    metrics,
     log: silent,
   });
   t.teardown(() => made.close());
@@ -114,7 +115,12 @@ const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = 
     svid = domain.svid();
     onRenewal(svid);
   };
-  return { ...made, whoGrants, renew, snapshots: () => snapshots };
+  /** What is exported of a metric: labels → value. */
+  const exported = async (metric: string): Promise<Record<string, number>> => {
+    const lines = (await metrics.expose()).matchAll(new RegExp(`^${metric}(?:\\{(.*)\\})? (\\S+)$`, 'gm'));
+    return Object.fromEntries([...lines].map(([, labels = '', value]) => [labels, Number(value)]));
+  };
+  return { ...made, whoGrants, renew, exported, snapshots: () => snapshots };
 };
 
 /** How long it took until it held, in milliseconds. */
@@ -260,4 +266,57 @@ t.test('a rule that one broker has removed is not enforced later, because anothe
   asked[1]?.(granted('v2'));
   t.match(await late, { id: 'of v2' });
   t.strictSame(versions, ['v2', 'v1', 'v2']);
+});
+
+t.test('a watch counts as a call when it begins and when it is lost, and whether there is one is shown', async (t) => {
+  const port = await freePort();
+  const { lead } = named(t);
+  const { renew, exported, snapshots } = link(t, port);
+  const connected = async (): Promise<number | undefined> => (await exported('outrider_proxy_broker_connected'))[''];
+  const watches = async (code: string): Promise<number | undefined> =>
+    (await exported('outrider_proxy_broker_calls_total'))[`method="Watch",code="${code}"`];
+  t.equal(await connected(), 0);
+  t.equal(await watches('ok'), 0);
+
+  const senders: WatchSender[] = [];
+  const watched: Partial<BrokerHandlers> = {
+    watch: (_, send) => {
+      senders.push(send);
+      send.snapshot(snapshot());
+    },
+  };
+  const first = await start(t, '127.0.0.2', port, watched);
+  lead('127.0.0.2');
+  await eventually(() => snapshots() === 1);
+  t.equal(await connected(), 1);
+  t.equal(await watches('ok'), 1);
+  const inVain = await watches('broker_unavailable');
+  senders[0]?.snapshot(snapshot('v2'));
+  await eventually(() => snapshots() === 2);
+  t.equal(await watches('ok'), 1, 'once for each watch');
+
+  renew();
+  t.equal(await connected(), 1, 'a new identity is not a broker lost');
+  await eventually(() => snapshots() === 3);
+  t.equal(await connected(), 1);
+  t.equal(await watches('ok'), 2);
+  t.equal(await watches('broker_unavailable'), inVain);
+
+  lead();
+  await first.close();
+  await eventually(async () => (await connected()) === 0);
+  await start(t, '127.0.0.3', port, watched);
+  lead('127.0.0.3');
+  await eventually(() => snapshots() === 4);
+  t.equal(await connected(), 1);
+  t.equal(await watches('ok'), 3);
+  t.ok(((await watches('broker_unavailable')) ?? 0) > (inVain ?? 0));
+});
+
+t.test('what alerts rest on is exported from the start, so that the first failure is not lost to a rate', async (t) => {
+  const { exported } = link(t, await freePort());
+  const calls = Object.keys(await exported('outrider_proxy_broker_calls_total'));
+  for (const method of ['Attest', 'GetGrant', 'Watch'])
+    for (const code of ['ok', 'broker_unavailable', 'broker_timeout', 'broker_untrusted', 'broker_error'])
+      t.ok(calls.includes(`method="${method}",code="${code}"`), `${method} ${code}`);
 });
