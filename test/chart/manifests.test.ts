@@ -227,6 +227,38 @@ t.test('what the product fills is empty here, and the webhook has no caBundle: a
   }
 });
 
+t.test('with cert-manager, what the API server trusts outlives the certificates that it signs', async (t) => {
+  if (!hasHelm(t)) return;
+  const enabled = ['--set', 'injector.certificate.certManager.enabled=true'];
+  const specOf = (manifests: readonly Manifest[], kind: string, name: string): Record<string, unknown> =>
+    named(manifests, kind, name)['spec'] as Record<string, unknown>;
+  const manifests = render(t, enabled);
+  const leaf = specOf(manifests, 'Certificate', 'outrider-injector');
+  t.notOk(leaf['isCA']);
+  const issuer = (leaf['issuerRef'] as { name: string; kind: string }).name;
+  const { ca } = specOf(manifests, 'Issuer', issuer) as { ca: { secretName: string } };
+  const authority = specOf(manifests, 'Certificate', 'outrider-injector-authority');
+  const { isCA, secretName, privateKey, issuerRef, duration, renewBefore } = authority;
+  t.equal(isCA, true);
+  t.equal(secretName, ca.secretName);
+  t.not(secretName, leaf['secretName']);
+  t.strictSame(specOf(manifests, 'Issuer', (issuerRef as { name: string }).name), { selfSigned: {} });
+  t.match(privateKey, { rotationPolicy: 'Never' }, 'its successor is as good for what it has signed');
+  const hours = (text: unknown): number => Number(/^(\d+)h$/.exec(String(text))?.[1]);
+  t.ok(hours(renewBefore) > hours(leaf['duration']), 'no certificate outlives its authority');
+  t.ok(hours(duration) >= 10 * hours(leaf['duration']));
+  const annotation = named(manifests, 'MutatingWebhookConfiguration', 'outrider-injector').metadata.annotations;
+  t.has(annotation, { 'cert-manager.io/inject-ca-from': 'outrider/outrider-injector' });
+  for (const [where, , spec] of podSpecs(manifests)) t.notMatch(JSON.stringify(spec), ca.secretName, `${where} has not its key`);
+
+  const theirs = render(t, [...enabled, '--set', 'injector.certificate.certManager.issuerRef.name=corp']);
+  t.strictSame(
+    theirs.filter(({ kind }) => kind === 'Issuer' || kind === 'Certificate').map(({ metadata }) => metadata.name),
+    ['outrider-injector'],
+  );
+  t.match(specOf(theirs, 'Certificate', 'outrider-injector')['issuerRef'], { name: 'corp' });
+});
+
 t.test("the broker's configuration changes without a new pod; what it reads at its start, and what others read, makes one", async (t) => {
   if (!hasHelm(t)) return;
   const templates = (args: readonly string[]): Readonly<Record<string, string>> =>
