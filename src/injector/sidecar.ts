@@ -6,8 +6,9 @@
  * No readiness probe: a pod that serves must not be taken out of its Service because a broker is away; who needs a credential hears why.
  * No preStop: Kubernetes ends native sidecars after the containers, so there is nothing to wait for.
  */
+import { amountOf, type Resource } from '../core/quantity.ts';
 import { trustEntry, trustConfigMap } from './trust.ts';
-import type { SidecarSettings } from '../settings/injector.ts';
+import type { SidecarResources, SidecarSettings } from '../settings/injector.ts';
 import type { Choices } from './annotations.ts';
 import { bundleFile, containers, paths, ports, trustStoreFile, volumes } from './names.ts';
 import type { Container, Volume, VolumeMount } from './pod.ts';
@@ -47,7 +48,7 @@ export const proxyContainer = (settings: SidecarSettings, choices: Choices): Con
     livenessProbe: probe('/livez', 10, 6),
     resources: {
       requests: { cpu: requests.cpu, memory: requests.memory },
-      limits: { ...(limits.cpu === undefined ? {} : { cpu: limits.cpu }), memory: limits.memory },
+      limits: { ...cpuLimitOf(limits), memory: limits.memory },
     },
     securityContext: {
       allowPrivilegeEscalation: false,
@@ -69,7 +70,7 @@ export const proxyContainer = (settings: SidecarSettings, choices: Choices): Con
 };
 
 /** Transparent mode alone: the only container with a capability, for a moment. Its image's entrypoint is `outrider steer`. */
-export const steerContainer = (settings: SidecarSettings, { excludePorts, excludeRanges }: Choices): Container => ({
+export const steerContainer = (settings: SidecarSettings, { excludePorts, excludeRanges, resources }: Choices): Container => ({
   name: containers.steer,
   image: settings.steerImage ?? settings.image,
   imagePullPolicy: settings.imagePullPolicy,
@@ -82,7 +83,7 @@ export const steerContainer = (settings: SidecarSettings, { excludePorts, exclud
     ...(excludePorts.length === 0 ? [] : ['--except-port', excludePorts.join(',')]),
     ...(excludeRanges.length === 0 ? [] : ['--except-range', excludeRanges.join(',')]),
   ],
-  resources: { requests: { cpu: '20m', memory: '64Mi' }, limits: { memory: '128Mi' } },
+  resources: steerResources(resources),
   securityContext: {
     allowPrivilegeEscalation: false,
     capabilities: { add: ['NET_ADMIN'], drop: ['ALL'] },
@@ -94,6 +95,20 @@ export const steerContainer = (settings: SidecarSettings, { excludePorts, exclud
   },
   ...termination,
 });
+
+/**
+ * The proxy's where it has less: a namespace whose quota or limits take the proxy takes this one. A limit of CPU is written where the proxy has
+ * one, which a quota for such limits wants of every container.
+ */
+const steerResources = ({ requests, limits }: SidecarResources) => ({
+  requests: { cpu: lesser('cpu', '20m', requests.cpu), memory: lesser('memory', '64Mi', requests.memory) },
+  limits: { ...cpuLimitOf(limits), memory: lesser('memory', '128Mi', limits.memory) },
+});
+
+const cpuLimitOf = ({ cpu }: SidecarResources['limits']): { readonly cpu?: string } => (cpu === undefined ? {} : { cpu });
+
+const lesser = (resource: Resource, one: string, other: string): string =>
+  (amountOf(resource, one) as number) <= (amountOf(resource, other) as number) ? one : other;
 
 /** The sidecar's alone, but for the public one. */
 export const sidecarVolumes = ({ tokenAudience, tokenLifetimeMs }: SidecarSettings): readonly Volume[] => [
