@@ -102,7 +102,8 @@ export const startProxy = async (settings: ProxySettings, options: ProxyOptions 
     clock,
     random,
     onLookup: (result) => metrics.add('outrider_proxy_grant_cache_requests_total', { result }),
-    onRefresh: (result) => metrics.add('outrider_proxy_grant_refreshes_total', { result: result === 'ok' ? 'ok' : result.code }),
+    onRefresh: (result, target) =>
+      metrics.add('outrider_proxy_grant_refreshes_total', { target, result: result === 'ok' ? 'ok' : result.code }),
     onChange: (kept) => {
       metrics.set('outrider_proxy_grants', {}, kept.length);
       metrics.reset('outrider_proxy_grant_expiry_timestamp_seconds');

@@ -16,16 +16,18 @@ const setUp = (
 ) => {
   const clock = createFakeClock();
   const lookups: CacheResult[] = [];
-  const refreshes: ('ok' | Fault)[] = [];
+  const refreshes: ['ok' | Fault, string][] = [];
+  let kept: readonly Grant[] = [];
   let calls = 0;
   const cache = createGrantCache({
     fetch: async (asked) => answer(++calls, asked),
     clock,
     random: () => 0.5,
     onLookup: (result) => lookups.push(result),
-    onRefresh: (result) => refreshes.push(result),
+    onRefresh: (result, name) => refreshes.push([result, name]),
+    onChange: (grants) => void (kept = grants),
   });
-  return { clock, cache, lookups, refreshes, calls: () => calls };
+  return { clock, cache, lookups, refreshes, calls: () => calls, kept: () => kept.map(({ id }) => id) };
 };
 const settled = (): Promise<void> => new Promise(setImmediate);
 
@@ -53,7 +55,7 @@ t.test('a grant is refreshed ahead of expiry while it is used, and the old one s
   await settled();
   t.match(cache.get(key), { id: 'g2' });
   t.equal(calls(), 2);
-  t.same(refreshes, ['ok']);
+  t.same(refreshes, [['ok', 'echo']]);
 });
 
 t.test('an unused grant is not refreshed', async (t) => {
@@ -62,6 +64,26 @@ t.test('an unused grant is not refreshed', async (t) => {
   clock.advance(60 * minute);
   await settled();
   t.equal(calls(), 1);
+});
+
+t.test('a grant that has expired is not kept, nor shown among those that are, though nobody asks for it', async (t) => {
+  const { clock, cache, kept } = setUp((_call, { target: name }) =>
+    grantOf(target(name), { id: name, lifetimeMs: name === 'long' ? 20 * minute : 10 * minute }),
+  );
+  for (const name of ['short', 'long', 'used']) await cache.get({ ...key, target: name });
+  clock.advance(8 * minute);
+  t.match(cache.get({ ...key, target: 'used' }), { id: 'used' });
+  await settled();
+  t.same(kept().toSorted(), ['long', 'short', 'used']);
+  clock.advance(2 * minute);
+  t.same(kept().toSorted(), ['long', 'used'], 'what was refreshed lives on');
+  t.equal(cache.size(), 2);
+  clock.advance(8 * minute);
+  t.same(kept(), ['long']);
+  clock.advance(2 * minute);
+  t.same(kept(), []);
+  t.equal(cache.size(), 0);
+  t.equal(clock.waiting(), 0);
 });
 
 t.test('a failed refresh keeps the grant until it expires, then the failure is what requests get', async (t) => {
@@ -245,7 +267,7 @@ t.test('a refresh that is answered under another configuration changes nothing u
     await settled();
   }
   t.match(cache.get(under1), { id: 'g1' });
-  t.match(refreshes, [{ code: 'broker_error' }]);
+  t.match(refreshes, [[{ code: 'broker_error' }, 'echo']]);
 });
 
 /** A cache whose n-th grant has a credential of its own, or as `same` says. */

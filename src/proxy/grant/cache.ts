@@ -18,7 +18,7 @@ export interface GrantCacheOptions {
   readonly clock: Clock;
   readonly random: () => number;
   readonly onLookup?: (result: CacheResult) => void;
-  readonly onRefresh?: (result: 'ok' | Fault) => void;
+  readonly onRefresh?: (result: 'ok' | Fault, target: string) => void;
   /** The cache has changed: for gauges. */
   readonly onChange?: (grants: readonly Grant[]) => void;
 }
@@ -69,7 +69,21 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
   const waiting = new Set<() => void>();
 
   const keyOf = ({ workload, target, configurationVersion }: GrantKey): string => `${workload}\n${configurationVersion}\n${target}`;
-  const changed = (): void => onChange?.([...entries.values()].flatMap((entry) => (entry.kind === 'granted' ? [entry.grant] : [])));
+  let cancelExpiry = (): void => undefined;
+  const changed = (): void => {
+    const granted = [...entries.values()].filter((entry) => entry.kind === 'granted');
+    onChange?.(granted.map(({ grant }) => grant));
+    cancelExpiry();
+    if (granted.length === 0) return;
+    const endsAt = granted.reduce((earliest, { expiresAt }) => Math.min(earliest, expiresAt), Number.POSITIVE_INFINITY);
+    cancelExpiry = clock.after(endsAt - clock.monotonic(), forgetExpired);
+  };
+  /** What nobody asks for is not refreshed: at its end it is neither kept in memory nor counted among what there is. */
+  const forgetExpired = (): void => {
+    const now = clock.monotonic();
+    for (const [id, entry] of entries) if (entry.kind === 'granted' && now >= entry.expiresAt) entries.delete(id);
+    changed();
+  };
 
   const keep = (id: string, entry: Entry): void => {
     entries.delete(id);
@@ -138,11 +152,11 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
     fetchFresh(entry.key).then(
       (fetched) => {
         if (entries.get(id) === entry) store(id, entry.key, fetched);
-        onRefresh?.('ok');
+        onRefresh?.('ok', entry.key.target);
       },
       (thrown: unknown) => {
         const fault = asFault(thrown, 'broker_error');
-        onRefresh?.(fault);
+        onRefresh?.(fault, entry.key.target);
         // A denial takes effect now; a failure leaves the grant in use until it expires, and is tried again after a pause.
         if (fault.row.blame === 'policy' || fault.row.blame === 'identity') {
           if (entries.get(id) === entry) entries.delete(id);
@@ -161,11 +175,11 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
     try {
       const fetched = await fetchFresh(key, rejected.id);
       if (entries.get(id)?.kind === 'granted') store(id, key, fetched);
-      onRefresh?.('ok');
+      onRefresh?.('ok', key.target);
       return fetched.grant;
     } catch (thrown) {
       const fault = asFault(thrown, 'broker_error');
-      onRefresh?.(fault);
+      onRefresh?.(fault, key.target);
       if ((fault.row.blame === 'policy' || fault.row.blame === 'identity') && entries.get(id)?.kind === 'granted') {
         keep(id, { kind: 'refused', key, fault, until: clock.monotonic() + limits.grantDeniedCacheMs });
         changed();
