@@ -21,6 +21,10 @@ export const rpcLimits = {
   anonymousLifetimeMs: 16_000,
   /** Watches over the health of one server: load balancers have one each, kubelet asks without. */
   healthWatchesMax: 64,
+  /** Record on one connection: a proxy has one stream, each on a connection of its own. All replicas have one SPIFFE ID, so it cannot be what is counted by. */
+  recordStreamsMax: 4,
+  /** Batches of all streams that are being stored: two commits of the store. Decoded they are some times as large. */
+  recordBytesMax: 16 * 1024 * 1024,
   /** What anyone may cause again and again is told of in the log this often. */
   refusalLogIntervalMs: 60_000,
 } as const;

@@ -1,14 +1,23 @@
 /**
  * The collector's methods on the wire. Of Record, one batch of a stream is in the role's hands at a time; it is acknowledged when it is stored, and a
- * batch that cannot be stored ends the stream, so that nothing after it is acknowledged either.
+ * batch that cannot be stored ends the stream, so that nothing after it is acknowledged either. The next batch stays with its proxy until then.
  */
 import type { handleBidiStreamingCall, handleUnaryCall, ServerDuplexStream } from '@grpc/grpc-js';
 import type { AccessEvent } from '../../core/access-event.ts';
 import { Fault } from '../../core/fault.ts';
+import { limits } from '../../core/limits.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
 import { statusOf } from '../status.ts';
-import { acknowledgementBytes, type EventQuery, eventBatchOf, findRequestOf, findResponseBytes, type FoundEvents } from '../wire.ts';
+import {
+  type Acknowledgement,
+  acknowledgementBytes,
+  type EventQuery,
+  eventBatchOf,
+  findRequestOf,
+  findResponseBytes,
+  type FoundEvents,
+} from '../wire.ts';
 import { faultFor, sendable } from './answer.ts';
 import { type CallerIdentity, callerOf, checkStillValid } from './caller.ts';
 
@@ -38,6 +47,32 @@ type Stream = ServerDuplexStream<Buffer, Buffer>;
 
 export const createEventMethods = ({ record, find, onStream, trustDomain, clock, log }: EventMethodsOptions): EventMethods => {
   const streams = new Set<AbortController>();
+  /** How many streams each connection has. */
+  const perConnection = new Map<string, number>();
+  let heldBytes = 0;
+
+  const join = (connection: string): void => {
+    const count = perConnection.get(connection) ?? 0;
+    if (count >= limits.recordStreamsMax) throw new Fault('overloaded', { detail: 'The connection has too many streams of events.' });
+    perConnection.set(connection, count + 1);
+  };
+  const leave = (connection: string): void => {
+    const count = (perConnection.get(connection) ?? 0) - 1;
+    if (count > 0) perConnection.set(connection, count);
+    else perConnection.delete(connection);
+  };
+
+  /** Stores one batch and says through which event all is stored; refuses it when too much is being stored already. */
+  const store = async (caller: CallerIdentity, bytes: Buffer): Promise<Acknowledgement> => {
+    heldBytes += bytes.length;
+    try {
+      if (heldBytes > limits.recordBytesMax) throw new Fault('overloaded', { detail: 'More events come than can be stored.' });
+      const { bootId, events } = eventBatchOf(bytes);
+      return { bootId, through: await record(caller, bootId, events) };
+    } finally {
+      heldBytes -= bytes.length;
+    }
+  };
 
   /** Stores and acknowledges batch after batch until the stream ends or `stopping` says so. */
   const serve = async (call: Stream, caller: CallerIdentity, stopping: AbortSignal): Promise<void> => {
@@ -46,9 +81,8 @@ export const createEventMethods = ({ record, find, onStream, trustDomain, clock,
       const bytes = call.read() as Buffer | null;
       if (bytes !== null) {
         checkStillValid(caller, clock.now());
-        const { bootId, events } = eventBatchOf(bytes);
-        const through = await record(caller, bootId, events);
-        if (!call.cancelled) call.write(acknowledgementBytes({ bootId, through }));
+        const acknowledgement = await store(caller, bytes);
+        if (!call.cancelled) call.write(acknowledgementBytes(acknowledgement));
       } else if (call.readableEnded) return;
       else await wakes.next();
       while (call.writableNeedDrain && !stopping.aborted) await wakes.next();
@@ -62,9 +96,20 @@ export const createEventMethods = ({ record, find, onStream, trustDomain, clock,
       streams.add(stopping);
       onStream(1);
       call.once('cancelled', () => stopping.abort());
+      readNothingAhead(call);
+      const connection = call.getPeer();
+      const serveIt = async (): Promise<void> => {
+        const caller = callerOf(call, trustDomain, clock.now());
+        join(connection);
+        try {
+          await serve(call, caller, stopping.signal);
+        } finally {
+          leave(connection);
+        }
+      };
       const run = async (): Promise<void> => {
         try {
-          await serve(call, callerOf(call, trustDomain, clock.now()), stopping.signal);
+          await serveIt();
           call.end();
         } catch (error) {
           if (!call.cancelled) call.emit('error', statusOf(faultFor(error, 'Record', log)));
@@ -87,6 +132,12 @@ export const createEventMethods = ({ record, find, onStream, trustDomain, clock,
       for (const stopping of streams) stopping.abort();
     },
   };
+};
+
+/** grpc-js would read 16 messages ahead, each of which may have a MiB, and has no option for it: with 0, a message is asked for when it is read. */
+const readNothingAhead = (call: Stream): void => {
+  const { _readableState: state } = call as unknown as { readonly _readableState: { highWaterMark: number } };
+  state.highWaterMark = 0;
 };
 
 /** Resolves when something may have changed. Looking at the stream and waiting must follow without a pause between. */
