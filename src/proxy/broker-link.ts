@@ -65,15 +65,20 @@ export const startBrokerLink = ({
   let fault: Fault | undefined;
   let attempt = 0;
   let cancelRetry: () => void = () => undefined;
+  /** Ends the pause before the next watch; undefined where there is none, and where one was ended since the last snapshot. */
+  let endPause: (() => void) | undefined;
+  let mayEndPause = true;
   let isClosed = false;
   startMetrics(metrics);
 
   const openWatch = (on: BrokerChannel, svid: Svid): void => {
     cancelRetry();
+    endPause = undefined;
     let isTold = false;
     watch = on.watch({
       snapshot: (snapshot) => {
         attempt = 0;
+        mayEndPause = true;
         fault = undefined;
         if (!isTold) {
           isTold = true;
@@ -92,6 +97,7 @@ export const startBrokerLink = ({
         if (needsAttestation(ended.code)) svids.renew();
         const pause = reconnectPauseMs(attempt, random());
         attempt += 1;
+        if (mayEndPause) endPause = () => openWatch(on, svid);
         cancelRetry = clock.after(pause, () => {
           if (isClosed || on !== channel) return;
           if (needsConnection(ended.code)) useSvid(svid);
@@ -110,6 +116,12 @@ export const startBrokerLink = ({
     oldChannel?.close();
   };
 
+  /** The broker has granted since its watch was lost: it is back, and its news are not to be waited for. Once, lest failing watches be many. */
+  const watchNow = (end: () => void): void => {
+    mayEndPause = false;
+    if (!isClosed) end();
+  };
+
   const stopListening = svids.onChange(useSvid);
   const first = svids.current();
   if (first) useSvid(first);
@@ -119,8 +131,11 @@ export const startBrokerLink = ({
       if (!channel) throw svids.fault() ?? new Fault('not_ready');
       const startedAt = clock.monotonic();
       let code: FaultCode | 'ok' = 'ok';
+      const end = endPause;
       try {
-        return await channel.getGrant(target, configurationVersion, rejectedGrantId);
+        const grant = await channel.getGrant(target, configurationVersion, rejectedGrantId);
+        if (end !== undefined && end === endPause) watchNow(end);
+        return grant;
       } catch (thrown) {
         const failed = asFault(thrown, 'broker_error');
         code = failed.code;

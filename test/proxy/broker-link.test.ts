@@ -5,12 +5,15 @@ import { connect, createServer, type Socket } from 'node:net';
 import t, { type Test } from 'tap';
 import type { Grant } from '../../src/core/grant.ts';
 import type { TargetSnapshot } from '../../src/core/target.ts';
+import { Fault } from '../../src/core/fault.ts';
+import { limits } from '../../src/core/limits.ts';
 import { createMetrics } from '../../src/ops/metrics.ts';
-import { systemClock } from '../../src/ops/clock.ts';
+import { type Clock, systemClock } from '../../src/ops/clock.ts';
 import { startBrokerLink } from '../../src/proxy/broker-link.ts';
 import { createGrantCache } from '../../src/proxy/grant/cache.ts';
 import { type BrokerHandlers, type RpcServer, startBrokerServer, type WatchSender } from '../../src/rpc/server.ts';
 import type { Svid } from '../../src/rpc/svid.ts';
+import { createFakeClock } from '../fakes/clock.ts';
 import { brokerId, createDomain, grantFor, handlersOf, silent, snapshot, workloadId } from '../rpc/trust-domain.ts';
 import { freePort } from '../support/free-port.ts';
 import { eventually } from '../support/stack.ts';
@@ -75,7 +78,7 @@ const killable = async (t: Test, host: string, port: number, to: RpcServer): Pro
 };
 
 /** A proxy's link to the brokers of that name, whose SVID anyone of the trust domain has issued. */
-const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = () => undefined) => {
+const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = () => undefined, clock: Clock = systemClock) => {
   let svid = domain.svid();
   let onRenewal: (svid: Svid) => void = () => undefined;
   let snapshots = 0;
@@ -98,7 +101,7 @@ const link = (t: Test, port: number, told: (snapshot: TargetSnapshot) => void = 
       told(one);
     },
     onRevocation: () => undefined,
-    clock: systemClock,
+    clock,
     random: Math.random,
     metrics,
     log: silent,
@@ -319,4 +322,48 @@ t.test('what alerts rest on is exported from the start, so that the first failur
   for (const method of ['Attest', 'GetGrant', 'Watch'])
     for (const code of ['ok', 'broker_unavailable', 'broker_timeout', 'broker_untrusted', 'broker_error'])
       t.ok(calls.includes(`method="${method}",code="${code}"`), `${method} ${code}`);
+});
+
+t.test('a broker that grants again is watched again at once, and where that fails, after the pause and no sooner', async (t) => {
+  const port = await freePort();
+  named(t, '127.0.0.2');
+  const before = await start(t, '127.0.0.2', port);
+  const clock = createFakeClock();
+  const { whoGrants, snapshots } = link(t, port, undefined, clock);
+  await eventually(() => snapshots() === 1);
+  await before.close();
+  await eventually(() => clock.waiting() === 1);
+
+  let watches = 0;
+  const refusing = await start(t, '127.0.0.2', port, {
+    watch: () => {
+      watches += 1;
+      throw new Fault('overloaded');
+    },
+  });
+  await eventually(async () => (await whoGrants()) === '127.0.0.2' && watches === 1);
+  await eventually(() => clock.waiting() === 1);
+  for (let i = 0; i < 10; i += 1) t.equal(await whoGrants(), '127.0.0.2');
+  t.equal(watches, 1);
+  clock.advance(limits.reconnectPauseMaxMs);
+  await eventually(() => watches === 2);
+  await refusing.close();
+});
+
+t.test('the watch is back as soon as a grant says that the broker is', async (t) => {
+  const port = await freePort();
+  named(t, '127.0.0.2');
+  const before = await start(t, '127.0.0.2', port);
+  const clock = createFakeClock();
+  const { whoGrants, snapshots } = link(t, port, undefined, clock);
+  await eventually(() => snapshots() === 1);
+  await before.close();
+  for (let i = 2; i <= 3; i += 1) {
+    await eventually(() => clock.waiting() === 1);
+    const again = await start(t, '127.0.0.2', port);
+    await eventually(async () => (await whoGrants()) === '127.0.0.2');
+    await eventually(() => snapshots() === i);
+    t.equal(clock.waiting(), 0, 'no pause was waited for');
+    await again.close();
+  }
 });
