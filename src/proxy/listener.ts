@@ -14,6 +14,7 @@ import { listening } from '../ops/admin.ts';
 import type { Clock } from '../ops/clock.ts';
 import { type ConnectionClaims, type EngineHandlers, identifiers, ordinaryPatience, type Patience } from './listener/connection.ts';
 import type { TlsTerms } from './listener/handshake.ts';
+import type { Aside } from './listener/aside.ts';
 import { createConcurrency, type Excess } from './listener/concurrency.ts';
 import { createHttp1 } from './listener/http1.ts';
 import { createHttp2 } from './listener/http2.ts';
@@ -148,9 +149,14 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
   };
   const refuseIn = (socket: Socket) => (fault: Fault) => leave(socket, problemBytes(fault, randomUUID()));
 
-  const onConnect = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
+  const onConnect = (request: IncomingMessage, socket: Socket, { take }: Aside): void => {
     const connect = request.url as string;
-    if (concurrency.isFull()) return refuseIn(socket)(refusedFor('memory'));
+    const turnBack = (fault: Fault): void => {
+      occupancy.hold(socket, false);
+      take();
+      refuseIn(socket)(fault);
+    };
+    if (concurrency.isFull()) return turnBack(refusedFor('memory'));
     // While it is dialled for, it waits for us.
     occupancy.hold(socket, true);
     void handlers.tunnel({
@@ -159,13 +165,13 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       intercept: ({ scheme }, tls) => {
         occupancy.hold(socket, false);
         socket.write(established);
-        void serve(socket, head, { connect, schemes: { tls: scheme, clear: 'http' }, tls });
+        void serve(socket, take(), { connect, schemes: { tls: scheme, clear: 'http' }, tls });
       },
       splice: (target) => {
         socket.write(established);
-        return join(socket, target, head);
+        return join(socket, target, take());
       },
-      refuse: (fault) => void socket.end(problemBytes(fault, randomUUID())),
+      refuse: turnBack,
     });
   };
   const concurrency = createConcurrency(() => options.isMemoryShort?.() === true);

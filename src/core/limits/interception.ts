@@ -21,4 +21,6 @@ export const interceptionLimits = {
   /** Certificates are back-dated by this much, for clocks that run behind. */
   certificateBackdateMs: 5 * 60_000,
   leafCacheMax: 256,
+  /** What a program sends behind CONNECT or an upgrade before the answer; what is more waits in its socket. */
+  asideBytesMax: 16 * 1024,
 } as const;

@@ -18,8 +18,8 @@ export interface Http1SinkParts {
   readonly onClose: (then: () => void) => void;
   /** Monotonic ms. */
   readonly now: () => number;
-  /** What the program sent after the head of an upgrade, and before its answer. */
-  readonly early?: Buffer;
+  /** Called before the connection is joined to the target's: gives what the program sent behind the head of its upgrade. */
+  readonly beforeUpgrade?: () => Buffer;
 }
 
 export class Http1Sink implements ResponseSink {
@@ -27,7 +27,7 @@ export class Http1Sink implements ResponseSink {
   readonly #response: ServerResponse;
   readonly #onClose: (then: () => void) => void;
   readonly #now: () => number;
-  readonly #early: Buffer;
+  readonly #beforeUpgrade: () => Buffer;
   #status = 0;
   #bytes = 0;
   #firstByteAt = 0;
@@ -38,15 +38,13 @@ export class Http1Sink implements ResponseSink {
   /** The first bytes of the body, not written yet. */
   #held: Uint8Array | undefined;
   #upgradedBytes = 0;
-  /** Called before the connection is joined to the target's. */
-  beforeUpgrade: () => void = () => undefined;
 
-  constructor({ request, response, onClose, now, early = noBytes }: Http1SinkParts) {
+  constructor({ request, response, onClose, now, beforeUpgrade = () => noBytes }: Http1SinkParts) {
     this.#request = request;
     this.#response = response;
     this.#onClose = onClose;
     this.#now = now;
-    this.#early = early;
+    this.#beforeUpgrade = beforeUpgrade;
     response.sendDate = false;
     // Whatever its TE says: HTTP/1.0 has no chunks.
     if (request.httpVersion === '1.0') response.useChunkedEncodingByDefault = false;
@@ -142,10 +140,10 @@ export class Http1Sink implements ResponseSink {
     this.#status = 101;
     this.#firstByteAt = this.#now();
     this.#isEnded = true;
-    this.beforeUpgrade();
+    const early = this.#beforeUpgrade();
     this.#response.detachSocket(socket);
     socket.write(headBytes(101, headers), 'latin1');
-    const { fromClientBytes, fromTargetBytes } = await splice(socket, target, this.#early);
+    const { fromClientBytes, fromTargetBytes } = await splice(socket, target, early);
     this.#upgradedBytes = fromClientBytes;
     this.#bytes = fromTargetBytes;
   }

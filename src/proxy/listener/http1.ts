@@ -12,6 +12,7 @@ import { limits } from '../../core/limits.ts';
 import type { Accepted } from '../exchange.ts';
 import { problemBytes, respond } from '../respond.ts';
 import { type Admitted, admit, readRequestTarget, upgradeAsked } from './admit.ts';
+import { type Aside, drainListeners, setAside } from './aside.ts';
 import { type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
 import { Http1Sink } from './http1-sink.ts';
 import { leave } from './leave.ts';
@@ -31,7 +32,7 @@ export interface Http1Engine {
 
 export interface Http1Options extends EngineOptions {
   /** CONNECT on a connection to the forward proxy itself; it has been admitted. */
-  readonly onConnect: (request: IncomingMessage, socket: Socket, head: Buffer) => void;
+  readonly onConnect: (request: IncomingMessage, socket: Socket, aside: Aside) => void;
 }
 
 interface Exchange {
@@ -64,6 +65,8 @@ interface Line {
   waiting: number;
   /** The parser has given up: what it had not read whole by then never will be. */
   failure: Fault | undefined;
+  /** How node:http hears that there is room again. */
+  drains: ReturnType<typeof drainListeners>;
 }
 
 export const createHttp1 = ({ clock, patience, handlers, connections, onConnect }: Http1Options): Http1Engine => {
@@ -75,7 +78,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
   const lineOf = (socket: Socket): Line => {
     const known = lines.get(socket);
     if (known) return known;
-    const line: Line = { current: undefined, turn: undefined, waiting: 0, failure: undefined };
+    const line: Line = { current: undefined, turn: undefined, waiting: 0, failure: undefined, drains: [] };
     lines.set(socket, line);
     return line;
   };
@@ -157,29 +160,36 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     });
   };
 
+  const aside = (socket: Socket, head: Buffer): Aside => setAside(socket, head, lineOf(socket).drains, () => onTimeout(socket));
+
   /** From here the connection is no longer the HTTP server's: its answer, errors and time limits are ours. */
   const onUpgrade = (request: IncomingMessage, socket: Socket, early: Buffer): void => {
-    socket.on('error', () => undefined);
-    const stopWatching = watchLeaving(socket);
+    const { take } = aside(socket, early);
     const response = new ServerResponse(request);
     const turn = turnOf(response);
-    inTurn(socket, lineOf(socket), { turn, response }, () => {
+    const line = lineOf(socket);
+    inTurn(socket, line, { turn, response }, () => {
       // Here and not before: the answer to the request before this one has set the time limit of an idle connection.
-      socket.setTimeout(0);
+      socket.setTimeout(patience.stallMs);
       response.assignSocket(socket);
       response.shouldKeepAlive = false;
       response.once('finish', () => {
-        stopWatching();
+        take();
         leave(socket);
       });
-      const sink = new Http1Sink({ request, response, onClose: (then) => turn.afterwards.push(then), now: clock.monotonic, early });
+      const beforeUpgrade = (): Buffer => {
+        socket.setTimeout(0);
+        return take();
+      };
+      const onClose = (then: () => void): void => void turn.afterwards.push(then);
+      const sink = new Http1Sink({ request, response, onClose, now: clock.monotonic, beforeUpgrade });
       track(response, turn);
+      line.current = { request, response, body: undefined };
       // Taken from the response when it is joined to the target, so that the response's own end never comes.
       socket.once('close', () => open.delete(response));
       try {
         const head = headOf(request);
         const admitted = admit(head);
-        sink.beforeUpgrade = stopWatching;
         void handlers.request({ ...accept(request, head.headers, admitted), body: undefined, upgrade: admitted.upgrade, sink }, false);
       } catch (thrown) {
         refuse(request, sink, thrown);
@@ -188,7 +198,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
   };
 
   const onConnectMethod = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
-    socket.on('error', () => undefined);
+    const waits = aside(socket, head);
     inTurn(socket, lineOf(socket), undefined, () => {
       socket.setTimeout(0);
       try {
@@ -197,10 +207,11 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
         const { host } = admit(headOf(request));
         // RFC 9112 section 3.2.3: Host repeats the authority. One without a port, as some clients send, is completed.
         if (host !== undefined && !isSameAuthority(request.url as string, host)) throw new Fault('authority_mismatch');
-        onConnect(request, socket, head);
+        onConnect(request, socket, waits);
       } catch (thrown) {
         const fault = asFault(thrown);
         handlers.refused(fault);
+        waits.take();
         leave(socket, problemBytes(fault, randomUUID()));
       }
     });
@@ -260,6 +271,7 @@ export const createHttp1 = ({ clock, patience, handlers, connections, onConnect 
     // How the server ends a connection after the last answer. Its own way would close at once, and what a program still sends would
     // then be answered by a reset, which may overtake the answer.
     socket.destroySoon = () => leave(socket);
+    lineOf(socket).drains = drainListeners(socket);
   });
 
   // It begins to look after its time limits when it listens, which is the listener's to do here.
@@ -317,25 +329,6 @@ const headOf = (request: IncomingMessage) => ({
   httpVersion: request.httpVersion,
   headers: fromRaw(request.rawHeaders),
 });
-
-/**
- * A connection that waits for its upgrade is read by nobody, so its end would go unnoticed: reads into the socket's own buffer (a
- * bound), and breaks the connection when the program leaves. Returns what stops it, with all that was read still in the socket.
- */
-const watchLeaving = (socket: Socket): (() => void) => {
-  const look = (): void => {
-    // read() of an empty buffer is what makes the end known.
-    if (socket.readableLength === 0) socket.read();
-  };
-  const gone = (): void => void socket.destroy();
-  socket.on('readable', look);
-  socket.once('end', gone);
-  look();
-  return () => {
-    socket.off('readable', look);
-    socket.off('end', gone);
-  };
-};
 
 const isSameAuthority = (connect: string, hostField: string): boolean => {
   const lower = connect.toLowerCase();
