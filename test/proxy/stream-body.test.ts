@@ -44,3 +44,29 @@ t.test('after its end, letting go of a body changes nothing', async (t) => {
   await body.return();
   t.same(await body.next(), { done: true, value: undefined });
 });
+
+for (const [when, isRead] of [
+  ['before anybody reads it', false],
+  ['while it is read', true],
+] as const)
+  t.test(`a body that has come whole and whose program leaves ${when} is broken off, and nobody waits for it`, async (t) => {
+    const stream = new PassThrough();
+    const body = new StreamBody({
+      stream,
+      isComplete: () => true,
+      trailers: () => [],
+      idleMs: 60_000,
+      mayPause: () => false,
+      onFirstRead: () => undefined,
+    });
+    stream.write('he');
+    if (isRead) {
+      await body.next();
+      const waits = body.next();
+      stream.destroy();
+      await t.rejects(waits, { code: 'client_closed' });
+    } else {
+      stream.destroy();
+      await t.rejects(body.next(), { code: 'client_closed' });
+    }
+  });

@@ -101,8 +101,9 @@ export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
     return this.#settle();
   };
 
+  /** Also when all of it had come: what was not read by now never will be. */
   readonly #onClose = (): void => {
-    if (!this.#source.isComplete()) this.fail(new Fault('client_closed'));
+    if (!this.#isEnded) this.fail(new Fault('client_closed'));
   };
 
   #take(): IteratorResult<Uint8Array> | undefined {
