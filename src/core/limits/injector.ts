@@ -13,6 +13,25 @@ export const injectorLimits = {
   namespaceLabelValuesMax: 1_000,
   /** An AdmissionReview: an object of at most 3 MiB, as the API server takes them, and what is around it. */
   webhookBodyBytesMax: 4 * 1024 * 1024,
+  /** A usual review has some 20 KiB. As many as there may be connections take 16 MiB. */
+  webhookShortBodyBytesMax: 64 * 1024,
+  /**
+   * All longer ones that are read or answered at a time: anyone who reaches the port may send them, and one that is answered takes ten times
+   * its bytes of the 256 MiB that the chart gives. Four of the longest; while memory is short, one.
+   */
+  webhookLongBodiesBytesMax: 16 * 1024 * 1024,
+  /** Resident memory (ops/pressure.ts): an injector at rest has some 80 MiB. What is read and thrown away is collected late by itself. */
+  webhookMemoryCollectBytes: 128 * 1024 * 1024,
+  webhookMemoryCollectSoonBytes: 144 * 1024 * 1024,
+  webhookMemoryCollectGrowthBytes: 12 * 1024 * 1024,
+  webhookMemoryHighBytes: 192 * 1024 * 1024,
+  webhookMemoryLowBytes: 176 * 1024 * 1024,
+  webhookMemorySampleMs: 100,
+  webhookMemoryCollectEveryMs: 1_000,
+  /** A request's whole body, and the reading of its answer: the API server has given up long before. */
+  webhookRequestTimeoutMs: 10_000,
+  /** When a review that found no room is tried again: clients of the API server's own make read it, and keep the pod's admission waiting. */
+  webhookRetryAfterMs: 1_000,
   /** Connections of API servers; each keeps a few. */
   webhookConnectionsMax: 256,
   /** How long a pod's admission waits for the trust domain's authorities to be in its namespace: below the webhook's own 5 s. */
