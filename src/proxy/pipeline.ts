@@ -60,9 +60,14 @@ export const createPipeline = (parts: PipelineParts): Pipeline => {
       const identified = course.at(identify(routed, parts.identity()));
       let granted = course.at(await timed('grant', () => grantFor(identified, grants)));
       for (;;) {
-        const authorized = course.at(timed('authorize', () => authorize(granted)));
-        const held = course.at(needsHold(authorized) ? await timed('hold', () => hold(authorized, buffers)) : authorized);
-        const retry = retryOf(held, course.attempt);
+        let authorized = course.at(timed('authorize', () => authorize(granted)));
+        if (needsHold(authorized)) {
+          const held = course.at(await timed('hold', () => hold(authorized, buffers)));
+          // A program takes its time over a body: what it was granted before that must still be so.
+          granted = course.at(await timed('grant', () => grantFor(held, grants)));
+          authorized = course.at(timed('authorize', () => authorize(granted)));
+        }
+        const retry = retryOf(authorized, course.attempt);
         const { nonce } = retry;
         const request = course.at(retry.request);
         const prepared = timed('inject', () => inject(request, { nowMs: parts.clock.now(), uuid: randomUUID, buffers, nonce }));
