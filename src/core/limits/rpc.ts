@@ -25,6 +25,8 @@ export const rpcLimits = {
   recordStreamsMax: 4,
   /** Batches of all streams that are being stored: two commits of the store. Decoded they are some times as large. */
   recordBytesMax: 16 * 1024 * 1024,
+  /** Watchers that are told of a change in one turn: a thousand targets are 100 KiB for each, copied and encrypted in a tenth of a millisecond. */
+  watchersToldAtOnce: 16,
   /** What anyone may cause again and again is told of in the log this often. */
   refusalLogIntervalMs: 60_000,
 } as const;

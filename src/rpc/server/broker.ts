@@ -112,6 +112,16 @@ export const createBrokerMethods = ({ handlers, onCall, trustDomain, clock, log 
   };
 };
 
+/** As long as somebody is being sent it: a view that thousands watch is written once, and a broker does not keep what each of its views would be. */
+const written = new WeakMap<TargetSnapshot, WeakRef<Buffer>>();
+const sharedBytes = (snapshot: TargetSnapshot): Buffer => {
+  const known = written.get(snapshot)?.deref();
+  if (known !== undefined) return known;
+  const bytes = snapshotBytes(snapshot);
+  written.set(snapshot, new WeakRef(bytes));
+  return bytes;
+};
+
 interface WatchStream {
   readonly send: WatchSender;
   readonly ended: AbortSignal;
@@ -145,7 +155,7 @@ const createWatch = (call: ServerWritableStream<Buffer, Buffer>, log: Log, onEnd
   call.once('cancelled', () => finish('ok'));
   return {
     send: {
-      snapshot: (snapshot) => write(() => snapshotBytes(snapshot)),
+      snapshot: (snapshot) => write(() => sharedBytes(snapshot)),
       revocation: (revocation) => write(() => revocationBytes(revocation)),
     },
     ended: controller.signal,
