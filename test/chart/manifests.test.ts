@@ -40,6 +40,12 @@ const table: Readonly<Record<string, readonly string[]>> = {
   IPv6: ['--set', 'cluster.ipFamily=IPv6'],
   'mode routes alone': ['--set', 'injector.sidecar.modes={routes}'],
   'mode transparent alone': ['--set', 'injector.sidecar.modes={transparent}'],
+  'everything steered': ['--set', 'injector.sidecar.modes={transparent},injector.sidecar.onUnmatched=refuse'],
+  'steered, but for exclusions': [
+    '--set',
+    'injector.sidecar.modes={transparent},injector.sidecar.onUnmatched=refuse,injector.sidecar.exclusions=allowed',
+  ],
+  'modes transparent and routes': ['--set', 'injector.sidecar.modes={transparent,routes},injector.sidecar.onUnmatched=refuse'],
   'an issuer in capitals': ['--set', 'broker.issuer.url=https://Issuer.Corp.Example:8443/Outrider,injector.sidecar.modes={routes}'],
   'the least and the most': [
     '--set-json',
@@ -57,6 +63,9 @@ const table: Readonly<Record<string, readonly string[]>> = {
   'no configuration': ['--set-json', 'broker.configuration=null'],
   bare: ['--set', 'selfTest.enabled=false,networkPolicy.enabled=false,broker.replicas=1,injector.replicas=1,fullnameOverride=gate'],
 };
+
+/** The second: what it asks broker and collector would be steered. */
+const withoutSelfTest: ReadonlySet<string> = new Set(['bare', 'everything steered']);
 
 const podSpecs = (manifests: readonly Manifest[]): [where: string, metadata: Metadata, spec: PodSpec][] =>
   manifests.flatMap((manifest): [string, Metadata, PodSpec][] => {
@@ -129,7 +138,7 @@ t.test(
     if (!hasHelm(t)) return;
     for (const [name, args] of Object.entries(table)) {
       const pods = podSpecs(render(t, args));
-      t.equal(pods.length, name === 'bare' ? 3 : 4);
+      t.equal(pods.length, withoutSelfTest.has(name) ? 3 : 4);
       for (const [where, { labels }, spec] of pods) restricted(t, `${name}: ${where}`, labels, spec);
     }
   },
@@ -290,8 +299,8 @@ t.test('the self-test is a pod that the injector takes, and its request one that
   for (const [name, args] of Object.entries(table)) {
     const manifests = render(t, args);
     const written = manifests.find(({ kind }) => kind === 'Pod');
-    if (name === 'bare') {
-      t.equal(written, undefined);
+    if (withoutSelfTest.has(name)) {
+      t.equal(written, undefined, name);
       continue;
     }
     const [, text] = configurations(manifests).find(([file]) => file === 'injector.yaml') as [string, string];
@@ -315,7 +324,11 @@ t.test('the self-test is a pod that the injector takes, and its request one that
       host: url.hostname,
       port: Number(url.port === '' ? 443 : url.port),
     };
-    t.equal(routes.length, sidecar.modes.join() === 'routes' ? 1 : 0, name);
+    t.equal(routes.length, sidecar.modes.includes('routes') && !sidecar.modes.includes('explicit') ? 1 : 0, name);
+    // Its own questions to broker and collector: the proxy refuses what is steered there.
+    const steer = decision.pod.spec.initContainers?.find(({ name: called }) => called === 'outrider-steer');
+    const exceptions = (steer as { args: string[] } | undefined)?.args.slice(-2);
+    if (exceptions !== undefined) t.strictSame(exceptions, ['--except-port', '15002,15005'], name);
     t.strictSame([target?.hosts, target?.ports], [[asked.host], [asked.port]], name);
     t.equal(url.protocol, routes.length === 0 ? 'https:' : 'http:', name);
     t.equal(url.pathname, name === 'an issuer in capitals' ? '/Outrider/jwks' : name === 'everything' ? '/outrider/jwks' : '/jwks', name);
@@ -352,6 +365,8 @@ t.test('the notes say what to do next, with these values', async (t) => {
   t.match(notes([]), /broker\.configuration in your values/);
   t.match(notes(['-f', sample]), /knows 1 workload\(s\), 1 target\(s\) and 1 policy of yours/);
   t.notMatch(notes(table['bare'] as readonly string[]), /helm test/);
+  t.match(notes(table['everything steered'] as readonly string[]), /no self-test: .*injector\.sidecar\.exclusions: allowed/s);
+  t.notMatch(notes(table['everything steered'] as readonly string[]), /helm test/);
   t.match(notes(table['sections left empty'] as readonly string[]), /broker\.configuration in your values/);
   t.match(notes(table['no configuration'] as readonly string[]), /broker\.configuration in your values/);
   t.match(

@@ -59,6 +59,22 @@ kind: projected_token
 {{- define "outrider.selfTest.origin" -}}
 https://{{ (urlParse (include "outrider.selfTest.url" .)).host | lower }}
 {{- end -}}
+{{- /*
+  How its connections come to the proxy; nothing where it is not to be run. It asks broker and collector, too, where the proxy lets nobody go
+  whose connections are steered: so mode transparent is the last, and only where exclusions are allowed.
+*/ -}}
+{{- define "outrider.selfTest.mode" -}}
+{{- $sidecar := .Values.injector.sidecar -}}
+{{- $refuses := or (eq $sidecar.onUnmatched "refuse") (eq (toString $sidecar.unmatchedPrivateAddresses) "refused") -}}
+{{- if not .Values.selfTest.enabled -}}
+{{- else if has "explicit" $sidecar.modes -}}
+explicit
+{{- else if has "routes" $sidecar.modes -}}
+routes
+{{- else if eq "allowed" (default ($refuses | ternary "refused" "allowed") $sidecar.exclusions) -}}
+transparent
+{{- end -}}
+{{- end -}}
 {{- define "outrider.broker.ownTarget" -}}
 {{- $url := urlParse (include "outrider.selfTest.origin" .) -}}
 {{- $port := regexFind ":[0-9]+$" $url.host -}}
