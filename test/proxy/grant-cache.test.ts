@@ -161,6 +161,16 @@ t.test('a revoked grant is not used again, nor one whose fetch began before', as
   t.equal(calls(), 3);
 });
 
+t.test('grants that are revoked while they are fetched, again and again, are not used either', async (t) => {
+  const made = setUp((call) => {
+    made.cache.revoke('echo', [`g${call}`]);
+    return grantOf(target('echo'), { id: `g${call}` });
+  });
+  await t.rejects(Promise.resolve(made.cache.get(key)), { code: 'broker_error', detail: 'It revokes as fast as it grants.' });
+  t.equal(made.calls(), 3);
+  t.same(made.kept(), []);
+});
+
 t.test('each input of the decision has a place of its own in the cache', async (t) => {
   const { cache, calls } = setUp((_call, { target: name, configurationVersion }) => grantOf(target(name), { configurationVersion }));
   const keys = [key, { ...key, workload: `${key.workload}2` }, { ...key, target: 'other' }, { ...key, configurationVersion: 'c2' }];

@@ -114,8 +114,11 @@ export const createGrantCache = ({ fetch, clock, random, onLookup, onRefresh, on
       const grant = await fetch(key, rejectedGrantId);
       const agrees = (): boolean => grant.configurationVersion === (inForce ?? key.configurationVersion);
       if (!agrees() && tellings === tellingsBefore) await nextTelling();
-      if (agrees() && (generation === generationBefore || tries >= 2)) return { grant, fetchedAt };
-      if (!agrees() && tries >= 2) throw new Fault('broker_error', { detail: 'It grants under another configuration than it told of.' });
+      if (agrees() && generation === generationBefore) return { grant, fetchedAt };
+      if (tries < 2) continue;
+      throw new Fault('broker_error', {
+        detail: agrees() ? 'It revokes as fast as it grants.' : 'It grants under another configuration than it told of.',
+      });
     }
   };
 
