@@ -128,6 +128,7 @@ export const threats: readonly Threat[] = [
   threat('F-3', 'An answer before the body, and what comes after it', [
     ['net/outbound-pooled.test.ts', 'an answer before the end of the request is passed on, the rest of the body is let go, the connection not reused'],
     ['proxy/http1.test.ts', 'an early answer is passed on at once; the rest of the body is dropped and the target'],
+    ['proxy/stream-body.test.ts', 'a read that waits when nobody wants the rest any more is refused, and not told that the body has ended'],
   ]),
   threat('F-4', 'Chunk extensions, bare line ends, trailers that frame', [
     ['proxy/framing.test.ts', 'a chunk extension is bounded, none is passed on, and trailers are bounded too'],
@@ -255,7 +256,10 @@ export const threats: readonly Threat[] = [
   threat('P-5', 'What was revoked goes on in open tunnels', [
     ['flow/main-job.test.ts', 'a change of policy takes effect at once, without a restart'],
     ['proxy/grant-cache.test.ts', 'a revoked grant is not used again, nor one whose fetch began before'],
-  ], 'An upgraded connection was judged when it was opened, and stays until it ends.'),
+    ['proxy/revocation.test.ts', 'a grant that is revoked while a body comes is not used: the request is'],
+    ['proxy/broker-link.test.ts', 'a rule that one broker has removed is not enforced later'],
+    ['broker/service.test.ts', 'when an attestor leaves the configuration those it verified are told at that moment'],
+  ], 'An upgraded connection was judged when it was opened, and stays until it ends. So was a request that waits for one of a target’s connections.'),
   threat('P-6', 'Forged and odd JWTs', [['conformance/attestors.test.ts', 'each fault has its code, and its twin is accepted'],
     ['conformance/attestors.test.ts', 'what is unreadable or plainly not for us is refused without a call']]),
   threat('P-7', 'One agent acts in the name of another', [], 'Delegation (RFC 8693 act) is not built: the workload that asks is the one that is named.'),
