@@ -4,6 +4,7 @@
  * sends it. A usual review is short, and never refused: as many as there may be connections are no burden.
  */
 import type { IncomingMessage } from 'node:http';
+import { limits } from '../core/limits.ts';
 
 export interface Bodies {
   /** Never rejects. One that is cut off is empty: its connection is gone. */
@@ -52,12 +53,16 @@ export const createBodies = ({ eachBytesMax, shortBytesMax, longBytesMax }: Body
           chunks = [];
           unended.delete(share);
           if (text === '') release();
-          resolve({ text, refusal, release });
+          const done = (): void => resolve({ text, refusal, release });
+          if (refusal === undefined) return done();
+          // Whoever is answered while it still sends may see its connection end before the answer.
+          const late = setTimeout(done, limits.webhookRefusalLingerMs);
+          request.once('end', done).once('close', () => clearTimeout(late));
         };
         const share: Share = { bytes: 0, refuse: () => settle('no room') };
         unended.add(share);
         request.on('data', (chunk: Buffer) => {
-          // What comes after a refusal is read, so that its sender reads the answer, and goes nowhere.
+          // What comes after a refusal goes nowhere.
           if (!unended.has(share)) return;
           chunks.push(chunk);
           length += chunk.length;

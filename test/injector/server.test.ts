@@ -76,7 +76,7 @@ const whole = (t: Test, server: Pick<WebhookServer, 'address'>, bytes: number) =
   return answer;
 };
 
-t.test('long bodies that are under way have a bound together: what does not fit is refused at once, to be tried again', async (t) => {
+t.test('long bodies that are under way have a bound together: what does not fit is refused, to be tried again', async (t) => {
   const server = await started(t);
   const { answers, answered } = begun(t, server, fitting * 3);
   await answered(fitting * 2);
@@ -109,7 +109,13 @@ t.test('a body counts until it is answered, and no longer; one that is cut off c
 
 t.test('while memory is short there is room for one of the longest, and none beside it', async (t) => {
   const gate = Promise.withResolvers<void>();
-  const server = await started(t, { gate: () => gate.promise, residentBytes: () => limits.webhookMemoryHighBytes + 1 });
+  const looked = Promise.withResolvers<void>();
+  const residentBytes = (): number => {
+    looked.resolve();
+    return limits.webhookMemoryHighBytes + 1;
+  };
+  const server = await started(t, { gate: () => gate.promise, residentBytes });
+  await looked.promise;
   const longest = whole(t, server, limits.webhookBodyBytesMax);
   await server.taken(1);
   t.match(await whole(t, server, limits.webhookShortBodyBytesMax + 1), { status: 503, retryAfter: '1' });

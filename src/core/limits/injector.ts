@@ -30,6 +30,8 @@ export const injectorLimits = {
   webhookMemoryCollectEveryMs: 1_000,
   /** A request's whole body, and the reading of its answer: the API server has given up long before. */
   webhookRequestTimeoutMs: 10_000,
+  /** How long one that is refused may go on sending until it is answered; a client of good faith has ended by then. */
+  webhookRefusalLingerMs: 500,
   /** When a review that found no room is tried again: clients of the API server's own make read it, and keep the pod's admission waiting. */
   webhookRetryAfterMs: 1_000,
   /** Connections of API servers; each keeps a few. */
