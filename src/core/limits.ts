@@ -314,7 +314,7 @@ export const limits = {
   jwksStaleMaxMs: 3_600_000,
   /** Keys of one issuer; clusters publish one to three. */
   jwksKeysMax: 64,
-  /** TokenReviews under way at one API server; anyone may ask for one, so more are refused rather than queued. */
+  /** TokenReviews under way at one API server; anyone may ask for one, so `tokenReviewsWaitingMax` more wait, and not for long. */
   tokenReviewsMax: 64,
   /** A credential from a file or a token endpoint. */
   credentialBytesMax: 16 * 1024,

@@ -191,13 +191,53 @@ t.test('an API server that stays silent is given up in time, and no more than a 
   let isLate = false;
   const late = setTimeout(() => (isLate = true), limits.outboundTimeoutMs * 1.5);
   const waiting = Array.from({ length: limits.tokenReviewsMax }, () => on.result(token));
+  const inLine = Array.from({ length: limits.tokenReviewsWaitingMax }, () => on.result(token));
   t.equal(await on.result(token), 'evidence_unverifiable');
   t.match(on.lines.at(-1), /too many TokenReviews are under way/);
-  t.ok(performance.now() - begun < limits.outboundTimeoutMs, 'the one too many is refused at once');
+  on.clock.advance(limits.tokenReviewWaitMs);
+  t.ok((await Promise.all(inLine)).every((result) => result === 'evidence_unverifiable'));
+  t.ok(performance.now() - begun < limits.outboundTimeoutMs, 'the one too many is refused at once, and those in line after their time');
   t.ok((await Promise.all(waiting)).every((result) => result === 'evidence_unverifiable'));
   t.match(on.lines.at(-1), /timeout/);
   t.notOk(isLate, 'all were given up in time');
   clearTimeout(late);
   on.apiServer.override = undefined;
   t.equal(await on.result(token), 'ok', 'and the places are free again');
+});
+
+t.test('forged tokens that hold all places keep nobody out: whoever comes waits for one', async (t) => {
+  const on = await startTokenReview(t);
+  const token = on.issuer.token();
+  const held: (() => void)[] = [];
+  let heldAll: () => void = () => undefined;
+  const full = new Promise<void>((resolve) => (heldAll = resolve));
+  on.apiServer.override = (response) => {
+    held.push(() => answer(response, 201, { kind: 'TokenReview', status: { authenticated: false } }));
+    if (held.length === limits.tokenReviewsMax) heldAll();
+  };
+  const forged = Array.from({ length: limits.tokenReviewsMax }, () => on.result(token));
+  await full;
+  const honest = on.result(token);
+  on.apiServer.override = undefined;
+  held.shift()?.();
+  t.equal(await honest, 'ok', 'while all others still hold theirs');
+  for (const release of held) release();
+  t.strictSame(new Set(await Promise.all(forged)), new Set(['evidence_invalid']));
+});
+
+t.test('one reason is logged once in a while, however often it is met, and another one at once', async (t) => {
+  const on = await startTokenReview(t);
+  const token = on.issuer.token();
+  const warnings = (): number => on.lines.filter((line) => line.includes('failed to review a token')).length;
+  const meet = async (status: number): Promise<void> => {
+    on.apiServer.override = (response) => answer(response, status, { kind: 'Status' });
+    t.equal(await on.result(token), 'evidence_unverifiable');
+  };
+  for (const status of [500, 500, 500]) await meet(status);
+  t.equal(warnings(), 1);
+  await meet(429);
+  t.equal(warnings(), 2);
+  on.clock.advance(limits.refusalLogIntervalMs);
+  await meet(500);
+  t.equal(warnings(), 3);
 });

@@ -1,6 +1,7 @@
 /**
  * Verifies a projected service-account token by asking the API server (TokenReview), which also knows whether the pod still
- * exists. A call per token. Nothing of the token becomes an attribute: attributes are what the API server answers.
+ * exists. A call per token, forged ones included, whose signatures only the API server can judge. Nothing of the token becomes an attribute:
+ * attributes are what the API server answers.
  * https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
  */
 import { Fault } from '../../core/fault.ts';
@@ -10,23 +11,32 @@ import type { TokenReviewAttestorSettings } from '../../settings/broker.ts';
 import type { Attestor, AttestorDeps } from './attestor.ts';
 import { attestedAs, checkIdentity, checkStandardClaims, checkSubject, type KubernetesIdentity } from './claims.ts';
 import type { UnverifiedToken } from './compact-token.ts';
+import { createPlaces } from './places.ts';
 import { isJsonObject, type JsonObject } from '../../core/json.ts';
+import { createNews } from '../../ops/news.ts';
 import { readBearerFile, readCaFile } from '../../net/trust-files.ts';
 
 const reviewPath = '/apis/authentication.k8s.io/v1/tokenreviews';
 
 export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings, { clock, log }: AttestorDeps): Attestor => {
   const { name, issuer, audience } = settings;
-  let underWay = 0;
+  const places = createPlaces({
+    placesMax: limits.tokenReviewsMax,
+    waitingMax: limits.tokenReviewsWaitingMax,
+    waitMs: limits.tokenReviewWaitMs,
+    clock,
+  });
+  const isNews = createNews(clock);
 
   /** The API server's answer, or Fault evidence_unverifiable with a log line that says what to mend. */
   const review = async (token: UnverifiedToken): Promise<JsonObject> => {
-    const unverifiable = (what: string, fields: object): Fault => {
-      log.warn({ attestor: name, apiServer: settings.apiServer, ...fields }, what);
+    const unverifiable = (what: string, fields: { status?: number; error?: unknown }): Fault => {
+      const { status = '', error } = fields;
+      if (isNews(`${what} ${status} ${error instanceof Error ? error.message : ''}`))
+        log.warn({ attestor: name, apiServer: settings.apiServer, ...fields }, what);
       return new Fault('evidence_unverifiable', { detail: 'The API server gave no verdict on the token.' });
     };
-    if (underWay >= limits.tokenReviewsMax) throw unverifiable('too many TokenReviews are under way', {});
-    underWay += 1;
+    if (!(await places.take())) throw unverifiable('too many TokenReviews are under way', {});
     try {
       const response = await postReview(settings, token);
       const { status } = response;
@@ -39,7 +49,7 @@ export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings,
     } catch (error) {
       throw error instanceof Fault ? error : unverifiable('the API server cannot be asked to review a token', { error });
     } finally {
-      underWay -= 1;
+      places.giveBack();
     }
   };
 

@@ -1,4 +1,4 @@
-/** Bounds of the gRPC servers against those who ask: part of limits.ts. Durations in milliseconds, sizes in bytes. */
+/** Bounds of the gRPC servers and of attestation against those who ask: part of limits.ts. Durations in milliseconds, sizes in bytes. */
 export const rpcLimits = {
   /** TLS handshakes under way, some 80 KiB each: what one core finishes within two seconds. */
   grpcHandshakesMax: 512,
@@ -27,6 +27,12 @@ export const rpcLimits = {
   recordBytesMax: 16 * 1024 * 1024,
   /** Watchers that are told of a change in one turn: a thousand targets are 100 KiB for each, copied and encrypted in a tenth of a millisecond. */
   watchersToldAtOnce: 16,
+  /**
+   * Attestations that wait until one of the TokenReviews under way is over, all that clients without a certificate can ask for at a time; and for
+   * how long, so that with `outboundTimeoutMs` after it a proxy hears what failed rather than giving up first.
+   */
+  tokenReviewsWaitingMax: 1_024,
+  tokenReviewWaitMs: 4_000,
   /** What anyone may cause again and again is told of in the log this often. */
   refusalLogIntervalMs: 60_000,
 } as const;

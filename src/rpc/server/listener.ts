@@ -13,6 +13,7 @@ import { limits } from '../../core/limits.ts';
 import { listening } from '../../ops/admin.ts';
 import type { Clock } from '../../ops/clock.ts';
 import type { Log } from '../../ops/log.ts';
+import { createNews } from '../../ops/news.ts';
 import { dersOf } from '../../pki/pem.ts';
 import type { ListenAddress } from '../../settings/address.ts';
 import { statusOf } from '../status.ts';
@@ -80,13 +81,10 @@ export const startListener = async (o: {
   const reclaimMs = limits.anonymousReclaimMs;
   const shaking = createRoom({ guestsMax: limits.grpcHandshakesMax, reclaimMs, clock: o.clock });
   const unproved = createRoom({ guestsMax: o.anonymousConnectionsMax, reclaimMs, clock: o.clock });
-  let toldAtMs = Number.NEGATIVE_INFINITY;
+  const isNews = createNews(o.clock);
   const turnAway = (socket: Socket): void => {
-    const nowMs = o.clock.monotonic();
-    if (nowMs - toldAtMs >= limits.refusalLogIntervalMs) {
-      toldAtMs = nowMs;
-      o.log.warn({ peer: socket.remoteAddress }, 'too many clients at once that have not proved who they are; some are turned away');
-    }
+    const what = 'too many clients at once that have not proved who they are; some are turned away';
+    if (isNews(what)) o.log.warn({ peer: socket.remoteAddress }, what);
     socket.destroy();
   };
   const injectorFor = (socket: TLSSocket): ConnectionInjector => {
