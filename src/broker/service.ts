@@ -44,7 +44,7 @@ export interface ServiceDeps {
 }
 
 export interface BrokerService extends BrokerHandlers {
-  /** In force for everything decided from now on; watchers whose view changed are told before it returns. */
+  /** In force for everything decided from now on. Watchers whose view changed are told: the first of them before it returns, thousands in turns. */
   readonly apply: (configuration: Configuration) => void;
   readonly watcherCount: () => number;
   readonly close: () => void;
