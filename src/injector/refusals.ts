@@ -5,7 +5,17 @@
 import { isJsonObject, type JsonObject } from '../core/json.ts';
 import type { SidecarSettings } from '../settings/injector.ts';
 import type { Choices } from './annotations.ts';
-import { containers as names, isTaken, labels, notesAnnotation, ownPrefix, paths, volumes as ownVolumes } from './names.ts';
+import {
+  containers as names,
+  isDnsLabel,
+  isDnsSubdomain,
+  isTaken,
+  labels,
+  notesAnnotation,
+  ownPrefix,
+  paths,
+  volumes as ownVolumes,
+} from './names.ts';
 import { type Container, containersOf, type Pod } from './pod.ts';
 
 /** `pod` without our containers. */
@@ -22,20 +32,28 @@ export const refusalsOf = (pod: Pod, settings: SidecarSettings, { mode, routes }
       spec['shareProcessNamespace'] === true,
       "shareProcessNamespace: programs could read the proxy's memory through /proc, remove it",
     ),
+    // The API server checks names after us, and ours go into remarks and reasons.
+    ...when(
+      pod.metadata.name !== undefined && pod.metadata.name !== '' && !isDnsSubdomain(pod.metadata.name),
+      "the pod's name is no DNS subdomain",
+    ),
+    ...containersOf(pod).flatMap(({ name }, i) => when(!isDnsLabel(name), `container ${i + 1}: its name is no DNS label`)),
     ...when(isForWindows(pod), 'Windows: the proxy is made for Linux; label the pod outrider.dev/inject: disabled'),
     ...when(
       pod.metadata.annotations?.[notesAnnotation] !== undefined && pod.metadata.labels?.[labels.injected] === undefined,
       `${notesAnnotation} is written by the injector, remove it`,
     ),
-    ...containersOf(pod).flatMap((container) =>
-      containerRefusals(
-        container,
-        pod,
-        settings,
-        (mode === 'routes' ? routes : []).map(({ port }) => port),
-        mode === 'transparent',
+    ...containersOf(pod)
+      .filter(({ name }) => isDnsLabel(name))
+      .flatMap((container) =>
+        containerRefusals(
+          container,
+          pod,
+          settings,
+          (mode === 'routes' ? routes : []).map(({ port }) => port),
+          mode === 'transparent',
+        ),
       ),
-    ),
     ...(spec.volumes ?? [])
       .filter((volume) => projectsOurToken(volume, settings) && !isSelfTest(pod, settings))
       .map(({ name }) => `volume ${name}: a token for the audience ${settings.tokenAudience} is for the proxy alone, remove it`),

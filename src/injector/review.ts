@@ -4,6 +4,7 @@
  */
 import { isJsonObject, type JsonObject } from '../core/json.ts';
 import type { Decision } from './decide.ts';
+import { isDnsLabel, isDnsSubdomain } from './names.ts';
 import { patchOf } from './patch.ts';
 import { type Pod, readPod } from './pod.ts';
 
@@ -35,6 +36,8 @@ export const readReview = (text: string): Review | { readonly problem: string } 
     return { problem: 'the request is not about a pod' };
   if (operation !== 'CREATE') return { problem: 'the request does not create a pod' };
   if (typeof namespace !== 'string' || namespace === '') return { problem: 'the request has no namespace' };
+  // The API server has checked its own; this may be somebody else, and the name becomes part of a path.
+  if (!isDnsLabel(namespace)) return { problem: 'the namespace of the request is no DNS label' };
   const pod = readPod(object);
   return pod === undefined ? { problem: 'the object is not a pod' } : { uid, namespace, isDryRun: dryRun === true, pod };
 };
@@ -60,13 +63,21 @@ const detailOf = (pod: Pod, decision: Decision): JsonObject => {
   };
 };
 
-/** Whom a remark is about: what makes the pod, or the pod when it has a name. */
-export const aboutOf = ({
-  metadata,
-}: Pod): { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string } | undefined => {
-  const owner = metadata.ownerReferences?.find(({ controller }) => controller === true);
-  const { apiVersion, kind, name, uid } = owner ?? {};
-  if (typeof apiVersion === 'string' && typeof kind === 'string' && typeof name === 'string' && typeof uid === 'string')
-    return { apiVersion, kind, name, uid };
-  return metadata.name === undefined || metadata.name === '' ? undefined : { apiVersion: 'v1', kind: 'Pod', name: metadata.name, uid: '' };
+interface About {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+}
+
+/** Whom a remark is about: what makes the pod, or the pod when it has a name. No text that is no name goes into a remark. */
+export const aboutOf = ({ metadata }: Pod): About | undefined => {
+  const { apiVersion, kind, name, uid } = metadata.ownerReferences?.find(({ controller }) => controller === true) ?? {};
+  if (typeof apiVersion === 'string' && typeof kind === 'string' && typeof name === 'string' && typeof uid === 'string') {
+    const isNamed = isDnsSubdomain(name) && /^[A-Za-z][A-Za-z0-9]{0,62}$/.test(kind) && /^[-A-Za-z0-9]{1,64}$/.test(uid);
+    return isNamed && apiVersion.split('/').every(isDnsSubdomain) ? { apiVersion, kind, name, uid } : undefined;
+  }
+  return metadata.name === undefined || !isDnsSubdomain(metadata.name)
+    ? undefined
+    : { apiVersion: 'v1', kind: 'Pod', name: metadata.name, uid: '' };
 };

@@ -87,6 +87,8 @@ export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): Api
   const done = async (method: string, path: string, body?: unknown, contentType?: string): Promise<JsonObject> => {
     // The query is ours (pages, selectors), and says nothing to a reader of the log.
     const [named = ''] = path.split('?', 1);
+    // Names in paths may come from outside: none leads to another object than was meant.
+    if (!/^(?:\/[A-Za-z0-9][-A-Za-z0-9._:]*)+$/.test(named)) throw new ApiError(method, 'a path', { status: 0, reason: 'InvalidPath' });
     let exchanged: Awaited<ReturnType<typeof exchange>>;
     try {
       exchanged = await exchange(method, path, body, contentType);

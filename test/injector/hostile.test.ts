@@ -1,6 +1,7 @@
 import t from 'tap';
 import { decide } from '../../src/injector/decide.ts';
 import { type Pod, readPod } from '../../src/injector/pod.ts';
+import { aboutOf } from '../../src/injector/review.ts';
 import { exampleSidecar } from '../support/injector-pods.ts';
 
 /** As it comes from the API server: parsed, so that `__proto__` is a member like any other. */
@@ -31,4 +32,25 @@ t.test('a variable that is written very often takes no more than its share of ti
   const { user, system } = process.cpuUsage(started);
   t.equal(decision.kind, 'injected');
   t.ok(user + system < 2_000_000, `${user + system} µs`);
+});
+
+t.test('names that are none are refused, by number rather than in their own words', async (t) => {
+  for (const name of ['../../..', 'Upper', 'dots.are-for-subdomains', '-a', 'a'.repeat(64), '', 'free text: call 555'])
+    for (const list of ['containers', 'initContainers']) {
+      const spec = { containers: [{ name: 'app' }], [list]: [{ name, env: [{ name: 'HTTPS_PROXY', value: 'http://other:1' }] }] };
+      const decision = decide(readPod({ metadata: {}, spec }) as Pod, exampleSidecar);
+      t.strictSame(decision, { kind: 'denied', reasons: ['container 1: its name is no DNS label'] }, name);
+    }
+  t.strictSame(decide(podOf({ name: 'a/b' }), exampleSidecar), { kind: 'denied', reasons: ["the pod's name is no DNS subdomain"] });
+  t.equal(decide(podOf({ name: 'a.b-c' }), exampleSidecar).kind, 'injected');
+  t.equal(decide(podOf({ generateName: 'a-' }), exampleSidecar).kind, 'injected');
+});
+
+t.test('a remark is about what has a name, and about nothing else', async (t) => {
+  const owner = { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'web-7d4', uid: '0f3c-1', controller: true };
+  t.match(aboutOf(podOf({ ownerReferences: [owner] })), { kind: 'ReplicaSet', name: 'web-7d4' });
+  for (const odd of [{ name: '../x' }, { kind: 'Call 555' }, { uid: 'a b' }, { apiVersion: 'apps/v1/../x y' }, { name: '' }])
+    t.equal(aboutOf(podOf({ name: 'p', ownerReferences: [{ ...owner, ...odd }] })), undefined, JSON.stringify(odd));
+  t.match(aboutOf(podOf({ name: 'p' })), { kind: 'Pod', name: 'p' });
+  t.equal(aboutOf(podOf({ name: 'P p' })), undefined);
 });

@@ -185,6 +185,7 @@ t.test('what is no review of a pod is refused with a sentence', async (t) => {
     [reviewOf(owned, { resource: { group: 'apps', version: 'v1', resource: 'deployments' } }), {}, 400, 'the request is not about a pod'],
     [reviewOf(owned, { subResource: 'ephemeralcontainers' }), {}, 400, 'the request is not about a pod'],
     [reviewOf(owned, { namespace: undefined }), {}, 400, 'the request has no namespace'],
+    [reviewOf(owned, { namespace: '../../..' }), {}, 400, 'the namespace of the request is no DNS label'],
     [reviewOf({ spec: { containers: 'x' } }), {}, 400, 'the object is not a pod'],
     ['', { path: '/' }, 404, 'there is /mutate'],
     ['', { method: 'PUT' }, 405, 'only POST'],
@@ -195,7 +196,7 @@ t.test('what is no review of a pod is refused with a sentence', async (t) => {
     const answer = await post(running, ca, body, sent);
     t.strictSame([answer.status, answer.text], [status, `${sentence}\n`], sentence);
   }
-  t.match(await admin(running, '/metrics'), /outrider_injector_reviews_total\{result="failed"\} 9/);
+  t.match(await admin(running, '/metrics'), /outrider_injector_reviews_total\{result="failed"\} 10/);
 });
 
 t.test('a review under way is answered when the injector is told to stop, and its connection is not used again', async (t) => {

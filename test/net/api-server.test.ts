@@ -129,3 +129,14 @@ t.test('of an answer that is damaged nothing is told: it may be a Secret', async
   t.match(said.join(''), /GET \/x: no answer.*is not JSON/);
   t.notMatch(said.join(''), /canary/);
 });
+
+t.test('a path that a name makes lead elsewhere is not asked for', async (t) => {
+  const { api, received } = await start(t, () => ({ body: {} }));
+  for (const name of ['..', '../../..', '.', '', 'a/../b', 'a b', 'a#b', '%2e%2e', 'a\\b', 'a\nb', '.hidden']) {
+    const path = `/api/v1/namespaces/${name}/configmaps`;
+    for (const call of [api.get(path), api.create(path, {}), api.replace(path, {}), api.patch(path, [])])
+      t.match(await errorOf(call), { status: 0, reason: 'InvalidPath' }, JSON.stringify(name));
+  }
+  await api.get('/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node-1.example');
+  t.equal(received.length, 1);
+});
