@@ -15,12 +15,16 @@ export type Census = ReadonlyMap<string, Readonly<Record<PodState, number>>>;
 
 const podPath = '/api/v1/pods';
 
-/** Throws ApiError. */
-export const takeCensus = async (api: Pick<ApiServer, 'list'>): Promise<Census> => {
+/** Not those that have ended: of finished Jobs a namespace may keep thousands. */
+const fieldSelector = 'status.phase!=Succeeded,status.phase!=Failed';
+
+/** Holds a page of pods at a time, and counts. Throws ApiError. */
+export const takeCensus = async (api: Pick<ApiServer, 'pages'>): Promise<Census> => {
   const labelSelector = `${labelNames.inject}=enabled`;
-  const namespaces = (await api.list('/api/v1/namespaces', { labelSelector })).map(nameOf);
-  const labelled = await api.list(podPath, { labelSelector });
-  const counts = new Map(namespaces.map((name) => [name, { injected: 0, uninjected: 0, opted_out: 0 }]));
+  const counts = new Map<string, Record<PodState, number>>();
+  for await (const page of api.pages('/api/v1/namespaces', { labelSelector }))
+    for (const namespace of page) counts.set(nameOf(namespace), { injected: 0, uninjected: 0, opted_out: 0 });
+  const namespaces = new Set(counts.keys());
   const count = (pod: JsonObject): void => {
     const state = stateOf(pod);
     if (state === undefined) return;
@@ -30,8 +34,10 @@ export const takeCensus = async (api: Pick<ApiServer, 'list'>): Promise<Census> 
     counts.set(namespace, row);
   };
   // A pod of a labelled namespace comes with its namespace.
-  for (const pod of labelled) if (!namespaces.includes(String(metadataOf(pod)['namespace']))) count(pod);
-  for (const namespace of namespaces) for (const pod of await api.list(`/api/v1/namespaces/${namespace}/pods`)) count(pod);
+  for await (const page of api.pages(podPath, { labelSelector, fieldSelector }))
+    for (const pod of page) if (!namespaces.has(String(metadataOf(pod)['namespace']))) count(pod);
+  for (const namespace of namespaces)
+    for await (const page of api.pages(`/api/v1/namespaces/${namespace}/pods`, { fieldSelector })) for (const pod of page) count(pod);
   return counts;
 };
 

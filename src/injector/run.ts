@@ -101,7 +101,7 @@ const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers:
 };
 
 interface CensusParts {
-  readonly api: Pick<ApiServer, 'list'>;
+  readonly api: Pick<ApiServer, 'pages'>;
   readonly trust: Trust;
   readonly metrics: Metrics;
   readonly clock: Clock;

@@ -19,14 +19,15 @@ export interface ApiServerPlace {
 
 export interface ListOptions {
   readonly labelSelector?: string;
+  readonly fieldSelector?: string;
 }
 
 /** Paths begin with /api or /apis. Every method throws ApiError, and nothing else, when it was not done. */
 export interface ApiServer {
   /** Undefined when there is none. */
   readonly get: (path: string) => Promise<JsonObject | undefined>;
-  /** All items, of all pages. */
-  readonly list: (path: string, options?: ListOptions) => Promise<readonly JsonObject[]>;
+  /** All items, page by page: whoever counts them need not hold them. Throws ApiError as the methods do. */
+  readonly pages: (path: string, options?: ListOptions) => AsyncIterable<readonly JsonObject[]>;
   readonly create: (path: string, body: JsonObject) => Promise<JsonObject>;
   /** Refused as a conflict when `body` has a resourceVersion that is no longer the object's. */
   readonly replace: (path: string, body: JsonObject) => Promise<JsonObject>;
@@ -101,10 +102,11 @@ export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): Api
     throw new ApiError(method, named, { status, reason: typeof reason === 'string' ? reason.slice(0, 100) : '' });
   };
 
-  const page = async (path: string, { labelSelector }: ListOptions, continuation: string | undefined) => {
+  const page = async (path: string, { labelSelector, fieldSelector }: ListOptions, continuation: string | undefined) => {
     const query = new URLSearchParams({
       limit: String(limits.apiServerPageItems),
       ...(labelSelector === undefined ? {} : { labelSelector }),
+      ...(fieldSelector === undefined ? {} : { fieldSelector }),
       ...(continuation === undefined ? {} : { continue: continuation }),
     });
     const { items, metadata } = await done('GET', `${path}?${query.toString()}`);
@@ -124,16 +126,16 @@ export const createApiServer = ({ url, caFile, tokenFile }: ApiServerPlace): Api
         throw error;
       }
     },
-    list: async (path, options = {}) => {
-      const all: JsonObject[] = [];
+    pages: async function* (path, options = {}) {
+      let count = 0;
       let continuation: string | undefined;
       do {
         const { items, next } = await page(path, options, continuation);
-        all.push(...items);
+        count += items.length;
+        if (count > limits.apiServerItemsMax) throw new ApiError('GET', path, { status: 0, reason: 'TooManyItems' });
+        yield items;
         continuation = next;
-        if (all.length > limits.apiServerItemsMax) throw new ApiError('GET', path, { status: 0, reason: 'TooManyItems' });
       } while (continuation !== undefined);
-      return all;
     },
     create: (path, body) => done('POST', path, body),
     replace: (path, body) => done('PUT', path, body),

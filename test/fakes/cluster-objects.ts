@@ -23,6 +23,17 @@ export interface ClusterObjects extends ApiServer {
 
 const labelsOf = ({ metadata }: Stored): Readonly<Record<string, string>> => (metadata['labels'] ?? {}) as Record<string, string>;
 
+/** `metadata.name=a,status.phase!=b` */
+const hasFields = (object: Stored, selector = ''): boolean =>
+  selector
+    .split(',')
+    .filter(Boolean)
+    .every((term) => {
+      const [, path = '', operator, value] = /^([^!=]+)(!?=)(.*)$/.exec(term) ?? [];
+      const found = path.split('.').reduce<unknown>((at, name) => (at as Record<string, unknown> | undefined)?.[name], object);
+      return (found === value) === (operator === '=');
+    });
+
 interface PatchOperation {
   readonly op: string;
   readonly path: string;
@@ -68,15 +79,17 @@ export const createClusterObjects = (): ClusterObjects => {
       called('GET', path);
       return structuredClone(objects.get(path)) as JsonObject | undefined;
     },
-    list: async (path, { labelSelector } = {}) => {
+    pages: async function* (path, { labelSelector, fieldSelector } = {}) {
       called('GET', path);
       const [name = '', value] = labelSelector?.split('=') ?? [];
       const [, everywhere] = /^\/api\/v1\/(pods)$/.exec(path) ?? [];
       const isIn = (at: string): boolean =>
         everywhere ? new RegExp(`/${everywhere}/[^/]+$`).test(at) : at.slice(0, at.lastIndexOf('/')) === path;
-      return [...objects]
-        .filter(([at, object]) => isIn(at) && (value === undefined || labelsOf(object)[name] === value))
+      const items = [...objects]
+        .filter(([at, object]) => isIn(at) && (value === undefined || labelsOf(object)[name] === value) && hasFields(object, fieldSelector))
         .map(([, object]) => object);
+      // Short pages: whoever looks at the first alone is found out.
+      for (let i = 0; i < Math.max(items.length, 1); i += 2) yield items.slice(i, i + 2);
     },
     create: async (path, body) => {
       called('POST', path);

@@ -24,8 +24,16 @@ export const startKubernetes = async (t: Test, cluster: ClusterObjects): Promise
 
   const perform = async (method: string, url: URL, body: string): Promise<JsonObject> => {
     const path = url.pathname;
-    const selector = url.searchParams.get('labelSelector');
-    if (method === 'GET' && isList(path)) return { items: await cluster.list(path, selector === null ? {} : { labelSelector: selector }) };
+    if (method === 'GET' && isList(path)) {
+      const [labelSelector, fieldSelector] = ['labelSelector', 'fieldSelector'].map((name) => url.searchParams.get(name) ?? undefined);
+      const options = {
+        ...(labelSelector === undefined ? {} : { labelSelector }),
+        ...(fieldSelector === undefined ? {} : { fieldSelector }),
+      };
+      const items: JsonObject[] = [];
+      for await (const page of cluster.pages(path, options)) items.push(...page);
+      return { items };
+    }
     if (method === 'GET') {
       const found = await cluster.get(path);
       if (found === undefined) throw new ApiError(method, path, { status: 404, reason: 'NotFound' });

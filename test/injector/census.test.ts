@@ -1,4 +1,7 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import t from 'tap';
+import type { JsonObject } from '../../src/core/json.ts';
 import { showCensus, takeCensus } from '../../src/injector/census.ts';
 import { createRemarks, type Remark } from '../../src/injector/remarks.ts';
 import { limits } from '../../src/core/limits.ts';
@@ -7,6 +10,9 @@ import { createLog } from '../../src/ops/log.ts';
 import { createMetrics } from '../../src/ops/metrics.ts';
 import { createFakeClock } from '../fakes/clock.ts';
 import { createClusterObjects } from '../fakes/cluster-objects.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 const enabled = { 'outrider.dev/inject': 'enabled' };
 const disabled = { 'outrider.dev/inject': 'disabled' };
@@ -39,6 +45,31 @@ t.test('pods are counted where they should have a proxy, by whether they have on
     quiet: { injected: 0, uninjected: 0, opted_out: 0 },
     other: { injected: 1, uninjected: 1, opted_out: 0 },
   });
+});
+
+t.test('of very many pods a page is held at a time, and those that have ended are not asked for', async (t) => {
+  const cluster = createClusterObjects();
+  cluster.put('/api/v1/namespaces/orders', { metadata: { name: 'orders', labels: enabled } });
+  const made: WeakRef<object>[] = [];
+  const asked: unknown[] = [];
+  const pod = (): object => ({ metadata: { namespace: 'orders' }, spec: { padding: 'x'.repeat(10_000) }, status: { phase: 'Running' } });
+  const census = await takeCensus({
+    pages: async function* (path, options) {
+      if (!path.endsWith('/orders/pods')) return yield* cluster.pages(path, options);
+      asked.push(options);
+      for (let i = 0; i < 500; i += 1) {
+        const page = Array.from({ length: 10 }, pod) as JsonObject[];
+        made.push(new WeakRef(page));
+        yield page;
+      }
+    },
+  });
+  t.same(census.get('orders'), { injected: 0, uninjected: 5_000, opted_out: 0 });
+  t.strictSame(asked, [{ fieldSelector: 'status.phase!=Succeeded,status.phase!=Failed' }]);
+  // A reference that was just made holds until the turn ends.
+  await new Promise((resolve) => setImmediate(resolve));
+  collectGarbage();
+  t.ok(made.filter((page) => page.deref() !== undefined).length <= 1, 'no page is held');
 });
 
 t.test('of very many namespaces each has its own row, and those past the bound add up', async (t) => {

@@ -4,6 +4,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import type { JsonObject } from '../../src/core/json.ts';
 import { limits } from '../../src/core/limits.ts';
 import { ApiError, createApiServer } from '../../src/net/api-server.ts';
 import { createLog } from '../../src/ops/log.ts';
@@ -66,6 +67,12 @@ t.test('an object is read with the token of this moment; what is not there is un
   );
 });
 
+const itemsOf = async (pages: AsyncIterable<readonly JsonObject[]>): Promise<JsonObject[]> => {
+  const items: JsonObject[] = [];
+  for await (const page of pages) items.push(...page);
+  return items;
+};
+
 t.test('a list has the items of all pages, asked for by the token that the page before gave', async (t) => {
   const { api, received } = await start(t, ({ url }) => {
     const { searchParams } = new URL(url, 'https://localhost');
@@ -73,20 +80,31 @@ t.test('a list has the items of all pages, asked for by the token that the page 
       ? { body: { items: [{ n: 3 }], metadata: {} } }
       : { body: { items: [{ n: 1 }, { n: 2 }], metadata: { continue: 'page 2' } } };
   });
-  t.same(await api.list('/api/v1/pods', { labelSelector: 'a in (b,c)' }), [{ n: 1 }, { n: 2 }, { n: 3 }]);
+  t.same(await itemsOf(api.pages('/api/v1/pods', { labelSelector: 'a in (b,c)', fieldSelector: 'd!=e' })), [{ n: 1 }, { n: 2 }, { n: 3 }]);
   t.same(
     received.map(({ url }) => Object.fromEntries(new URL(url, 'https://localhost').searchParams)),
     [
-      { limit: String(limits.apiServerPageItems), labelSelector: 'a in (b,c)' },
-      { limit: String(limits.apiServerPageItems), labelSelector: 'a in (b,c)', continue: 'page 2' },
+      { limit: String(limits.apiServerPageItems), labelSelector: 'a in (b,c)', fieldSelector: 'd!=e' },
+      { limit: String(limits.apiServerPageItems), labelSelector: 'a in (b,c)', fieldSelector: 'd!=e', continue: 'page 2' },
     ],
   );
+});
+
+t.test('a page is asked for when the one before has been looked at, and no more than are wanted', async (t) => {
+  const { api, received } = await start(t, () => ({ body: { items: [{ n: 1 }], metadata: { continue: 'next' } } }));
+  let seen = 0;
+  for await (const page of api.pages('/api/v1/pods')) {
+    seen += page.length;
+    t.equal(received.length, seen);
+    if (seen === 3) break;
+  }
+  t.equal(received.length, 3);
 });
 
 t.test('a list that does not end is given up', async (t) => {
   const items = Array.from({ length: 40_000 }, () => ({}));
   const { api } = await start(t, () => ({ body: { items, metadata: { continue: 'for ever' } } }));
-  t.equal((await errorOf(api.list('/api/v1/pods'))).reason, 'TooManyItems');
+  t.equal((await errorOf(itemsOf(api.pages('/api/v1/pods')))).reason, 'TooManyItems');
 });
 
 t.test('objects are made, replaced and patched, each with the media type of what is sent', async (t) => {
