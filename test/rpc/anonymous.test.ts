@@ -2,6 +2,7 @@
 import { EventEmitter, once } from 'node:events';
 import http2, { type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
 import net from 'node:net';
+import tls from 'node:tls';
 import t, { type Test } from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import { systemClock } from '../../src/ops/clock.ts';
@@ -32,6 +33,11 @@ const connectTo = (t: Test, { address }: RpcServer, certificate: boolean): Clien
 /** Resolves with what became of it: 'open' once the server's SETTINGS are there. */
 const outcomeOf = (session: ClientHttp2Session): Promise<'open' | 'closed'> =>
   new Promise((resolve) => session.once('remoteSettings', () => resolve('open')).once('close', () => resolve('closed')));
+
+/** Comes again and again until it is let in, for as long as the test may last: who left may not have been missed yet. */
+const roomAgain = async (connect: () => ClientHttp2Session): Promise<void> => {
+  while ((await outcomeOf(connect())) !== 'open');
+};
 
 const request = (session: ClientHttp2Session, path: string, body: Buffer, isWhole: boolean): ClientHttp2Stream => {
   const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' });
@@ -117,26 +123,53 @@ t.test('connections without a certificate are few: who comes is turned away, and
   t.equal(await outcomeOf(connectTo(t, server, false)), 'open');
   await closed(first);
   t.equal(others.filter((session) => session.destroyed).length, 0);
+  others[0]?.destroy();
+  await roomAgain(() => connectTo(t, server, false));
 });
+
+const knockAt = async (t: Test, { address }: RpcServer): Promise<net.Socket> => {
+  const socket = net.connect(address.port, '127.0.0.1').on('error', () => undefined);
+  t.teardown(() => socket.destroy());
+  await once(socket, 'connect');
+  return socket.resume();
+};
 
 t.test('handshakes that never end leave room for others', async (t) => {
   const clock = createFakeClock();
   const server = await broker(t, domain, { clock });
-  const knock = async (): Promise<net.Socket> => {
-    const socket = net.connect(server.address.port, '127.0.0.1').on('error', () => undefined);
-    t.teardown(() => socket.destroy());
-    await once(socket, 'connect');
-    return socket.resume();
-  };
   const sockets: net.Socket[] = [];
-  for (let i = 0; i < limits.grpcHandshakesMax; i += 1) sockets.push(await knock());
-  await closed(await knock());
+  for (let i = 0; i < limits.grpcHandshakesMax; i += 1) sockets.push(await knockAt(t, server));
+  await closed(await knockAt(t, server));
   t.equal(sockets.filter((socket) => socket.destroyed).length, 0);
   clock.advance(limits.anonymousReclaimMs);
   const channel = openBroker({ broker: peerOf(server), svid: domain.svid() });
   t.teardown(() => channel.close());
   t.equal((await channel.getGrant('echo', 'v1')).target, 'echo');
   await closed(sockets[0] as net.Socket);
+});
+
+t.test('a handshake gives its room back however it ends', async (t) => {
+  const server = await broker(t, domain, { clock: createFakeClock() });
+  for (let i = 1; i < limits.grpcHandshakesMax; i += 1) await knockAt(t, server);
+  const connected = () => connectTo(t, server, true);
+  const endings: Record<string, (socket: net.Socket) => unknown> = {
+    'the client leaves': (socket) => socket.end(),
+    'the client breaks off': (socket) => socket.resetAndDestroy(),
+    'it breaks off in the middle': (socket) => socket.write(Buffer.from('160301', 'hex'), () => socket.resetAndDestroy()),
+    'it is none': (socket) => socket.write('GET / HTTP/1.1\r\nhost: a\r\n\r\n'),
+  };
+  for (const [name, end] of Object.entries(endings)) {
+    const socket = await knockAt(t, server);
+    end(socket);
+    await closed(socket);
+    await roomAgain(connected);
+    t.pass(name);
+  }
+  const { port } = server.address;
+  await closed(tls.connect({ host: '127.0.0.1', port, ca: [] }).on('error', () => undefined));
+  await roomAgain(connected);
+  await closed(tls.connect({ host: '127.0.0.1', port, ALPNProtocols: ['http/1.1'] }).on('error', () => undefined));
+  await roomAgain(connected);
 });
 
 t.test('hundreds of pods that start together are attested together', async (t) => {
