@@ -109,7 +109,7 @@ const directOf = ({ clusterNames, clusterDomain, noProxy }: SidecarSettings, cho
 ];
 
 /** Of the round before: what a variable was replaced for is no longer to be seen. */
-const earlierNotes = ({ metadata }: Pod): readonly string[] =>
+export const earlierNotes = ({ metadata }: Pod): readonly string[] =>
   (metadata.annotations?.[notesAnnotation] ?? '').split('\n').filter((line) => line !== '');
 
 /** Each in the place of the one of its name, or after all others. */

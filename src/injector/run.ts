@@ -19,6 +19,7 @@ import type { InjectorSettings } from '../settings/injector.ts';
 import { showCensus, takeCensus } from './census.ts';
 import { keepCertificate } from './certificate.ts';
 import { createMutation } from './mutate.ts';
+import { createPlaces, type Places } from './places.ts';
 import { createRemarks } from './remarks.ts';
 import { startWebhookServer } from './server.ts';
 import { createTrust, type Trust } from './trust.ts';
@@ -71,8 +72,10 @@ const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers:
     log,
     onFailure: () => failed('trust'),
   });
-  const mutate = createMutation({ settings: settings.sidecar, trust, remarks, metrics, clock, log });
-  closers.push(startCensus({ api, trust, metrics, clock, log, failed }));
+  const places = createPlaces({ api, clock, log, onFailure: () => failed('trust') });
+  closers.push({ name: 'places', close: places.close });
+  const mutate = createMutation({ settings: settings.sidecar, places, trust, remarks, metrics, clock, log });
+  closers.push(startCensus({ api, places, trust, metrics, clock, log, failed }));
 
   const webhook = await startWebhookServer(settings.listen, mutate);
   const certificate = keepCertificate({
@@ -102,6 +105,7 @@ const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers:
 
 interface CensusParts {
   readonly api: Pick<ApiServer, 'pages'>;
+  readonly places: Pick<Places, 'know'>;
   readonly trust: Trust;
   readonly metrics: Metrics;
   readonly clock: Clock;
@@ -110,13 +114,14 @@ interface CensusParts {
 }
 
 /** Counts, and brings the authorities to where pods were counted; again and again. */
-const startCensus = ({ api, trust, metrics, clock, log, failed }: CensusParts): Closer => {
+const startCensus = ({ api, places, trust, metrics, clock, log, failed }: CensusParts): Closer => {
   let isClosed = false;
   let cancel = (): void => undefined;
   const round = async (): Promise<void> => {
     try {
       const census = await takeCensus(api);
       showCensus(census, metrics);
+      places.know(census.keys());
       metrics.set('outrider_injector_trust_published_namespaces', {}, await trust.reconcile(census.keys()));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

@@ -14,6 +14,7 @@ import { exampleInjector } from '../support/injector-pods.ts';
 
 const host = 'outrider-injector.outrider.svc';
 const configurationPath = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/outrider-injector';
+const enabled = { 'outrider.dev/inject': 'enabled' };
 const trustPath = (namespace: string): string => `/api/v1/namespaces/${namespace}/configmaps/outrider-trust`;
 
 /** As the chart leaves it, and with what the brokers write. */
@@ -27,7 +28,7 @@ const installed = (): ClusterObjects => {
     ],
   });
   cluster.put(trustPath('outrider'), { kind: 'ConfigMap', metadata: { name: 'outrider-trust' }, data: { 'ca.pem': 'PEM' } });
-  cluster.put('/api/v1/namespaces/orders', { metadata: { name: 'orders', labels: { 'outrider.dev/inject': 'enabled' } } });
+  cluster.put('/api/v1/namespaces/orders', { metadata: { name: 'orders', labels: enabled } });
   cluster.put('/api/v1/namespaces/orders/pods/old', { metadata: { name: 'old', namespace: 'orders' }, spec: {}, status: {} });
   return cluster;
 };
@@ -45,6 +46,17 @@ const started = async (t: Test, cluster: ClusterObjects): Promise<RunningInjecto
   );
   t.teardown(() => running.close());
   return running;
+};
+
+/** Until the cluster has been written to, by what nobody waits for. */
+const until = async (isSo: () => boolean): Promise<void> => {
+  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+};
+
+/** Labelled when the first count is over, so that what is brought there is brought for a review. */
+const labelled = async (cluster: ClusterObjects, name: string): Promise<void> => {
+  await until(() => cluster.objects.has(trustPath('orders')));
+  cluster.put(`/api/v1/namespaces/${name}`, { metadata: { name, labels: enabled } });
 };
 
 const caIn = (cluster: ClusterObjects): string[] =>
@@ -104,15 +116,11 @@ const admin = async (running: RunningInjector, path: string): Promise<string> =>
   return text;
 };
 
-/** Until the cluster has been written to, by what nobody waits for. */
-const until = async (isSo: () => boolean): Promise<void> => {
-  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
-};
-
 t.test('the API server that trusts its caBundle gets a patch, the namespace its trust, the owner an Event', async (t) => {
   const cluster = installed();
   const running = await started(t, cluster);
   await running.ready();
+  await labelled(cluster, 'shop');
   const [ca = '', other] = caIn(cluster);
   t.equal(other, ca);
   t.equal(await admin(running, '/readyz'), 'ready\n');
@@ -156,6 +164,7 @@ t.test('a dry run changes nothing beside the pod, and a pod that cannot be injec
   const running = await started(t, cluster);
   await running.ready();
   const [ca = ''] = caIn(cluster);
+  await labelled(cluster, 'shop');
   const dry = await post(running, ca, reviewOf(owned, { dryRun: true }));
   t.match(JSON.parse(dry.text), { response: { allowed: true, patch: String } });
   t.notOk(cluster.objects.has(trustPath('shop')));
@@ -164,6 +173,22 @@ t.test('a dry run changes nothing beside the pod, and a pod that cannot be injec
   const left = await post(running, ca, reviewOf({ metadata: { labels: { 'outrider.dev/inject': 'disabled' } }, spec: { containers: [] } }));
   t.strictSame(JSON.parse(left.text).response, { uid: 'u1', allowed: true });
   t.notOk([...cluster.objects.keys()].some((path) => path.includes('/events')));
+});
+
+t.test('a review is believed about its pod, and about nothing beside it: nothing is brought where the cluster has no label', async (t) => {
+  const cluster = installed();
+  cluster.put('/api/v1/namespaces/kube-system', { metadata: { name: 'kube-system' } });
+  const running = await started(t, cluster);
+  await running.ready();
+  await until(() => cluster.objects.has(trustPath('orders')));
+  const [ca = ''] = caIn(cluster);
+  for (const namespace of ['kube-system', 'not-there']) {
+    const labels = { 'outrider.dev/inject': 'enabled' };
+    const { text } = await post(running, ca, reviewOf({ ...owned, metadata: { ...owned.metadata, labels } }, { namespace }));
+    t.match(JSON.parse(text), { response: { allowed: true, patch: String } });
+    const asked = cluster.calls.filter((call) => call.includes(`/${namespace}/`));
+    t.strictSame(asked, [`GET /api/v1/namespaces/${namespace}/pods`], 'whether there are labelled pods');
+  }
 });
 
 t.test('what is no review of a pod is refused with a sentence', async (t) => {
@@ -204,6 +229,7 @@ t.test('a review under way is answered when the injector is told to stop, and it
   const running = await started(t, cluster);
   await running.ready();
   const [ca = ''] = caIn(cluster);
+  await labelled(cluster, 'late');
   const agent = new Agent({ keepAlive: true });
   t.teardown(() => agent.destroy());
   t.equal((await post(running, ca, reviewOf(owned), { agent })).connection, 'keep-alive');

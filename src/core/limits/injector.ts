@@ -38,6 +38,11 @@ export const injectorLimits = {
   webhookConnectionsMax: 256,
   /** How long a pod's admission waits for the trust domain's authorities to be in its namespace: below the webhook's own 5 s. */
   trustEnsureTimeoutMs: 2_000,
+  /** Namespaces that the API server is asked about at a time, for reviews that may be anybody's; the next count brings the others. */
+  placesAskedMax: 8,
+  /** Namespaces whose first labelled pod is waited for, and how long until it is looked for. */
+  placesWaitingMax: 100,
+  placesWaitMs: 2_000,
   /** Kubernetes Events waiting to be sent; they are remarks, and more are dropped. */
   remarksMax: 100,
 } as const;
