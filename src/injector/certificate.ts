@@ -48,9 +48,11 @@ export const keepCertificate = (options: CertificateOptions): CertificateKeeper 
   const { settings, clock, log, onCertificate } = options;
   let current: ServingPair | undefined;
   const use = (pair: ServingPair): void => {
+    // One that is in use has its key: no other key fits it.
     if (current?.certificatePem === pair.certificatePem) return;
-    current = pair;
+    // First, for it throws when the two do not belong together, as when they are read across a swap: then the next look tries again.
     onCertificate(pair);
+    current = pair;
     log.info({ expiresAtMs: pair.notAfterMs }, "the webhook's certificate is in use");
   };
   const look = settings.kind === 'files' ? () => lookAtFiles(settings, use, log) : () => lookAtCluster(settings, options, use);

@@ -1,4 +1,4 @@
-import { createServer, connect } from 'node:tls';
+import { connect, createSecureContext, createServer } from 'node:tls';
 import { once } from 'node:events';
 import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { ApiError } from '../../src/net/api-server.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts';
 import { type ClusterObjects, createClusterObjects } from '../fakes/cluster-objects.ts';
-import { createTestAuthority } from '../support/certificates.ts';
+import { createTestAuthority, type ServerFiles } from '../support/certificates.ts';
 
 const secretPath = '/api/v1/namespaces/outrider/secrets/outrider-injector-tls';
 const configurationPath = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/outrider-injector';
@@ -37,7 +37,13 @@ const bundlesIn = (cluster: ClusterObjects): string[] =>
 const dataIn = (cluster: ClusterObjects): Record<string, string> =>
   (cluster.objects.get(secretPath)?.['data'] ?? {}) as Record<string, string>;
 
-const start = (t: Test, cluster: ClusterObjects, clock: FakeClock, settings?: CertificateOptions['settings']) => {
+const start = (
+  t: Test,
+  cluster: ClusterObjects,
+  clock: FakeClock,
+  settings?: CertificateOptions['settings'],
+  onCertificate: CertificateOptions['onCertificate'] = () => undefined,
+) => {
   const seen: ServingPair[] = [];
   const trusted: boolean[] = [];
   const failed: string[] = [];
@@ -47,7 +53,10 @@ const start = (t: Test, cluster: ClusterObjects, clock: FakeClock, settings?: Ce
     namespace: 'outrider',
     clock,
     log: createLog({ role: 'injector', level: 'silent' }),
-    onCertificate: (pair) => void seen.push(pair),
+    onCertificate: (pair) => {
+      onCertificate(pair);
+      seen.push(pair);
+    },
     onTrusted: (isCurrent) => void trusted.push(isCurrent),
     onFailure: (operation) => void failed.push(operation),
   });
@@ -245,6 +254,33 @@ t.test('a certificate in files is used, and used anew when they change; unreadab
   t.equal(keeper.current()?.certificatePem, second);
   t.equal(seen.length, 2);
   t.same(trusted, [], 'who writes the files looks after the configuration');
+});
+
+t.test('a certificate that is read with the key of another, across a swap, is tried again when its own key is there', async (t) => {
+  const directory = t.testdir();
+  const [certFile, keyFile] = [join(directory, 'tls.crt'), join(directory, 'tls.key')];
+  const authority = createTestAuthority();
+  const [first, second, third] = [1, 2, 3].map(() => authority.serverFor('localhost')) as [ServerFiles, ServerFiles, ServerFiles];
+  writeFileSync(certFile, first.cert);
+  writeFileSync(keyFile, first.key);
+  const clock = createFakeClock();
+  // As the server does it: a key that does not belong to the certificate throws.
+  const { keeper, seen } = start(t, createClusterObjects(), clock, { kind: 'files', certFile, keyFile }, (pair) => {
+    createSecureContext({ cert: pair.certificatePem, key: pair.privateKeyPem.reveal() });
+  });
+  await looked(clock);
+  writeFileSync(certFile, second.cert);
+  await nextLook(clock);
+  t.equal(keeper.current()?.certificatePem, first.cert, 'the one before stays');
+  writeFileSync(keyFile, second.key);
+  await nextLook(clock);
+  t.equal(keeper.current()?.certificatePem, second.cert);
+  t.equal(seen.length, 2);
+  await nextLook(clock);
+  t.equal(seen.length, 2, 'and is not set again');
+  writeFileSync(keyFile, third.key);
+  await nextLook(clock);
+  t.equal(keeper.current()?.privateKeyPem.reveal(), second.key);
 });
 
 t.test('the patch names the version that was read, and only what differs', async (t) => {
