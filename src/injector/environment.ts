@@ -2,6 +2,7 @@
  * What programs in the pod are told by their environment. What the user set is merged where it can be, else kept or replaced with a word.
  * Pure. Values of variables are never in a note.
  */
+import { isJsonObject, type JsonObject } from '../core/json.ts';
 import { exceptionsOf, javaProxyOptions, javaTrustOptions, proxyVariables, trustVariables } from '../core/program-environment.ts';
 import type { InjectionMode } from '../settings/injector.ts';
 import { bundleFile, ports, trustStoreFile } from './names.ts';
@@ -35,17 +36,35 @@ export const tellEnvironment = ({ env = [] }: Container, { mode, direct }: Surro
   return { env: [...original.env, ...replaced(original.rest, set)], notes: [...proxy.notes, ...trust.notes, ...java.notes] };
 };
 
-/** The names among `names` whose value is not in the pod are moved to another name, and then refer to it. */
+/**
+ * The names among `names` whose value is not in the pod are moved to another name, and then refer to it. A reference that may lead nowhere sets
+ * nothing, and Kubernetes leaves `$(NAME)` of what is not set as it is, on which a JVM does not start: so before the first there is what
+ * counted without it. A list of exceptions has no such empty place, which some programs take for every name.
+ */
 const originals = (env: readonly EnvironmentEntry[], names: readonly string[]) => {
   const elsewhere = new Set(env.filter(({ name, valueFrom }) => names.includes(name) && valueFrom !== undefined));
-  const moved = [...elsewhere].map(
-    ({ name, valueFrom }): EnvironmentEntry => ({ name: originalPrefix + name, valueFrom: valueFrom ?? {} }),
-  );
+  const isMoved = new Set<string>();
+  let javaOptions = '';
+  const moved = env.flatMap((entry): EnvironmentEntry[] => {
+    const { name, value = '', valueFrom } = entry;
+    // What refers to other variables would stand before them.
+    if (name === 'JAVA_TOOL_OPTIONS' && valueFrom === undefined) javaOptions = value.includes('$(') ? '' : value;
+    if (!elsewhere.has(entry) || valueFrom === undefined) return [];
+    const isFirst = !isMoved.has(name);
+    isMoved.add(name);
+    const fallback =
+      name === 'JAVA_TOOL_OPTIONS' && isFirst && isOptional(valueFrom) ? [{ name: originalPrefix + name, value: javaOptions }] : [];
+    return [...fallback, { name: originalPrefix + name, valueFrom }];
+  });
   const rest = env.map(
     (entry): EnvironmentEntry => (elsewhere.has(entry) ? { name: entry.name, value: `$(${originalPrefix}${entry.name})` } : entry),
   );
   return { env: moved, rest };
 };
+
+/** Of a ConfigMap, a Secret or a file: what is wanted of it need not be there. */
+const isOptional = (valueFrom: JsonObject): boolean =>
+  Object.values(valueFrom).some((reference) => isJsonObject(reference) && reference['optional'] === true);
 
 /** Of several of one name the last counts. One whose value is elsewhere is there, and unknown. */
 const valuesOf = (env: readonly EnvironmentEntry[]): Readonly<Record<string, string>> =>

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { decide, type Decision } from '../../src/injector/decide.ts';
 import { patchOf } from '../../src/injector/patch.ts';
-import { type Container, type Pod, readPod } from '../../src/injector/pod.ts';
+import { type Container, type EnvironmentEntry, type Pod, readPod } from '../../src/injector/pod.ts';
 import { parseSettings } from '../../src/settings/document.ts';
 import { injectionModes } from '../../src/settings/injector.ts';
 import { exampleSidecar } from '../support/injector-pods.ts';
@@ -137,4 +137,40 @@ t.test("a token for the broker is the proxy's alone, but for the account of the 
   t.equal(kindOf('shop', 'outrider-self-test'), 'denied');
   t.equal(kindOf('outrider', 'default'), 'denied');
   t.equal(kindOf('outrider', 'outrider-self-test', { ...settings, selfTest: undefined as never }), 'denied');
+});
+
+/** Variables as the kubelet makes them (makeEnvironmentVariables): in order, and an optional reference to what is not there sets nothing. */
+const made = (env: readonly EnvironmentEntry[], configMap: Readonly<Record<string, string>>): Record<string, string> => {
+  const known: Record<string, string> = { KUBERNETES_SERVICE_HOST: '10.96.0.1' };
+  for (const { name, value = '', valueFrom } of env) {
+    const { key } = (valueFrom?.['configMapKeyRef'] ?? {}) as { key?: string };
+    const found = key === undefined ? value.replace(/\$\((\w+)\)/g, (whole, other: string) => known[other] ?? whole) : configMap[key];
+    if (found !== undefined) known[name] = found;
+  }
+  return known;
+};
+
+t.test('Java options from an optional place that has none start no program with what it does not understand', async (t) => {
+  const from = (key: string, optional?: boolean) => ({
+    name: 'JAVA_TOOL_OPTIONS',
+    valueFrom: { configMapKeyRef: { name: 'c', key, ...(optional === undefined ? {} : { optional }) } },
+  });
+  const plain = { name: 'JAVA_TOOL_OPTIONS', value: '-Xmx1g' };
+  const cases: readonly [string, readonly EnvironmentEntry[], string][] = [
+    ['it is missing', [from('missing', true)], ''],
+    ['it is there', [from('there', true)], '-Xmx2g'],
+    ['a plain one before it counts', [plain, from('missing', true)], '-Xmx1g'],
+    ['a plain one before it does not count', [plain, from('there', true)], '-Xmx2g'],
+    ['one before it that is there counts', [from('there'), from('missing', true)], '-Xmx2g'],
+    ['two are missing', [from('missing', true), from('missing', true)], ''],
+  ];
+  for (const [what, env, options] of cases) {
+    const pod = readPod({ metadata: {}, spec: { containers: [{ name: 'app', env }] } }) as Pod;
+    const decision = decide(pod, exampleSidecar);
+    if (decision.kind !== 'injected') return t.fail(JSON.stringify(decision));
+    const { JAVA_TOOL_OPTIONS = '' } = made(decision.pod.spec.containers[0]?.env ?? [], { there: '-Xmx2g' });
+    t.match(JAVA_TOOL_OPTIONS, new RegExp(`^${options} ?-D`), what);
+    t.notMatch(JAVA_TOOL_OPTIONS, '$(', what);
+    t.strictSame(decide(decision.pod, exampleSidecar), decision, `${what}: and the same again`);
+  }
 });

@@ -41,7 +41,10 @@ const value = fc.constantFrom(
 );
 const entry = fc.oneof(
   fc.record({ name: variable, value }),
-  fc.record({ name: variable, valueFrom: fc.constant({ configMapKeyRef: { name: 'c', key: 'k' } }) }),
+  fc.record({
+    name: variable,
+    valueFrom: fc.constantFrom({ configMapKeyRef: { name: 'c', key: 'k' } }, { secretKeyRef: { name: 's', key: 'k', optional: true } }),
+  }),
 );
 const ownVolumes = ['outrider-public', 'outrider-private', 'outrider-token', 'outrider-log', 'outrider-x'];
 const volumeName = fc.constantFrom('mine', ...ownVolumes);
