@@ -67,8 +67,33 @@ const isSelfTest = ({ metadata, spec }: Pod, { selfTest }: SidecarSettings): boo
 /** The second label is the older name of the first, which nodes still have. */
 const osLabels = ['kubernetes.io/os', 'beta.kubernetes.io/os'] as const;
 
-const isForWindows = ({ spec }: Pod): boolean =>
-  spec.os?.['name'] === 'windows' || osLabels.some((label) => spec.nodeSelector?.[label] === 'windows');
+/** Said outright, or by what nothing but a Windows node has. What may run on Linux, too, is injected. */
+const isForWindows = (pod: Pod): boolean => {
+  const { os, nodeSelector, affinity } = pod.spec;
+  if (os?.['name'] === 'windows' || osLabels.some((label) => nodeSelector?.[label] === 'windows')) return true;
+  const required = memberOf(memberOf(affinity, 'nodeAffinity'), 'requiredDuringSchedulingIgnoredDuringExecution');
+  const terms = listIn(required, 'nodeSelectorTerms');
+  // One of the terms is enough for a node.
+  if (terms.length > 0 && terms.every((term) => listIn(term, 'matchExpressions').some(leavesWindowsOnly))) return true;
+  const isLinux = osLabels.some((label) => nodeSelector?.[label] === 'linux');
+  return !isLinux && [pod.spec, ...containersOf(pod)].some(({ securityContext }) => hasMembers(securityContext?.['windowsOptions']));
+};
+
+const leavesWindowsOnly = (expression: unknown): boolean => {
+  const key = memberOf(expression, 'key');
+  if (!osLabels.some((label) => label === key)) return false;
+  const values = listIn(expression, 'values');
+  const operator = memberOf(expression, 'operator');
+  if (operator === 'In') return values.length > 0 && values.every((value) => value === 'windows');
+  return operator === 'NotIn' && values.includes('linux');
+};
+
+const memberOf = (value: unknown, name: string): unknown => (isJsonObject(value) ? value[name] : undefined);
+const listIn = (value: unknown, name: string): readonly unknown[] => {
+  const list = memberOf(value, name);
+  return Array.isArray(list) ? (list as readonly unknown[]) : [];
+};
+const hasMembers = (value: unknown): boolean => isJsonObject(value) && Object.keys(value).length > 0;
 
 const containerRefusals = (
   container: Container,
