@@ -13,6 +13,7 @@ import type { Clock } from '../ops/clock.ts';
 import type { Log } from '../ops/log.ts';
 import type { ServingSettings } from '../settings/injector.ts';
 import { certificateFrom } from './certificate-store.ts';
+import { isTrustedBy } from './webhook-trust.ts';
 
 export interface ServingPair {
   /** Leaf first. */
@@ -27,11 +28,13 @@ export interface CertificateOptions {
   readonly settings: ServingSettings;
   /** Where the Secret is. */
   readonly namespace: string;
+  /** The MutatingWebhookConfiguration that leads here. */
+  readonly webhookConfiguration: string;
   readonly clock: Clock;
   readonly log: Log;
   /** A certificate to serve from now on. */
   readonly onCertificate: (pair: ServingPair) => void;
-  /** Whether every webhook of the configuration has our authorities; never called where others look after that. */
+  /** Whether every webhook of the configuration has our authorities, or trusts the certificate in files. */
   readonly onTrusted: (isCurrent: boolean) => void;
   /** A call to the API server failed. */
   readonly onFailure: (operation: 'secret' | 'webhook_configuration') => void;
@@ -55,7 +58,7 @@ export const keepCertificate = (options: CertificateOptions): CertificateKeeper 
     current = pair;
     log.info({ expiresAtMs: pair.notAfterMs }, "the webhook's certificate is in use");
   };
-  const look = settings.kind === 'files' ? () => lookAtFiles(settings, use, log) : () => lookAtCluster(settings, options, use);
+  const look = settings.kind === 'files' ? () => lookAtFiles(settings, options, use) : () => lookAtCluster(settings, options, use);
 
   let isClosed = false;
   let cancel = (): void => undefined;
@@ -75,19 +78,36 @@ export const keepCertificate = (options: CertificateOptions): CertificateKeeper 
   };
 };
 
+/** Who writes the files looks after the configuration, too; whether that was done is looked at here. */
 const lookAtFiles = async (
   { certFile, keyFile }: Extract<ServingSettings, { kind: 'files' }>,
+  { api, webhookConfiguration, clock, log, onTrusted, onFailure }: CertificateOptions,
   use: (pair: ServingPair) => void,
-  log: Log,
 ): Promise<boolean> => {
+  let certificatePem: string;
   try {
-    const [certificatePem, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
-    use({ certificatePem, privateKeyPem: new Secret(key), notAfterMs: new X509Certificate(certificatePem).validToDate.getTime() });
+    const [certificate, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
+    use({
+      certificatePem: certificate,
+      privateKeyPem: new Secret(key),
+      notAfterMs: new X509Certificate(certificate).validToDate.getTime(),
+    });
+    certificatePem = certificate;
   } catch (error) {
     log.warn({ error, certFile }, "the webhook's certificate cannot be read; it is tried again");
+    return false;
+  }
+  try {
+    onTrusted(isTrustedBy(await existing(api, configurationPath(webhookConfiguration)), certificatePem, clock.now()));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    onFailure('webhook_configuration');
+    log.warn({ error }, 'it cannot be told whether the API server trusts the certificate; it is tried again');
   }
   return false;
 };
+
+const configurationPath = (name: string): string => `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
 
 type SelfSigned = Extract<ServingSettings, { kind: 'selfSigned' }>;
 
@@ -112,7 +132,7 @@ const lookAtCluster = async (settings: SelfSigned, options: CertificateOptions, 
       return undefined;
     }
   };
-  const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${settings.webhookConfiguration}`;
+  const path = configurationPath(settings.webhookConfiguration);
   const configuration = await tried('webhook_configuration', () => existing(api, path));
   const certificate = await tried('secret', () => certificateIn(settings, options));
   if (certificate) use(certificate);

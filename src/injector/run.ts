@@ -78,10 +78,13 @@ const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers:
   closers.push(startCensus({ api, places, trust, metrics, clock, log, failed }));
 
   const webhook = await startWebhookServer(settings.listen, mutate);
+  // Somebody else looks after the configuration: until it has been read, nothing is known, and nobody to be woken.
+  if (!isSelfSigned) metrics.set('outrider_injector_webhook_ca_current', {}, Number.NaN);
   const certificate = keepCertificate({
     api,
     settings: serving,
     namespace,
+    webhookConfiguration,
     clock,
     log,
     onCertificate: (pair) => {
@@ -97,7 +100,6 @@ const open = async (settings: InjectorSettings, clock: Clock, log: Log, closers:
     },
     onFailure: failed,
   });
-  if (!isSelfSigned) metrics.set('outrider_injector_webhook_ca_current', {}, 1);
   closers.push({ name: 'certificate', close: certificate.close }, { name: 'webhook', close: webhook.close });
   log.info({ address: webhook.address }, 'listening');
   return { webhook: webhook.address, admin: admin.address, ready: () => readiness.promise };

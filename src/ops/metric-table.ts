@@ -80,7 +80,7 @@ export const metricTable = {
   outrider_injector_review_duration_seconds: histogram([], 'Time to answer a review.'),
   outrider_injector_pods: gauge(['namespace', 'state'], 'Pods that have not ended where there should be a proxy, in labelled namespaces or labelled themselves, by state (injected, uninjected, opted_out).'),
   outrider_injector_serving_certificate_expiry_timestamp_seconds: gauge([], "When the webhook's certificate expires, Unix time; 0 before the first."),
-  outrider_injector_webhook_ca_current: gauge([], 'Whether every webhook of the configuration has our authorities as caBundle (1) or not (0); 1 where somebody else looks after that.'),
+  outrider_injector_webhook_ca_current: gauge([], 'Whether every webhook of the configuration has our authorities as caBundle, or one that verifies the certificate where that comes from files (1), or not (0); NaN, with files alone, until the configuration could be read.'),
   outrider_injector_trust_published_namespaces: gauge([], "Namespaces in which the trust domain's authorities are current."),
   outrider_injector_api_failures_total: counter(['operation'], 'Calls to the API server that failed, by operation (secret, webhook_configuration, trust, census, event).'),
 } satisfies Record<string, MetricRow>;

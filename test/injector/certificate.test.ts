@@ -51,6 +51,7 @@ const start = (
     api: cluster,
     settings: settings ?? { kind: 'selfSigned', secret: 'outrider-injector-tls', dnsNames, webhookConfiguration: 'outrider-injector' },
     namespace: 'outrider',
+    webhookConfiguration: 'outrider-injector',
     clock,
     log: createLog({ role: 'injector', level: 'silent' }),
     onCertificate: (pair) => {
@@ -253,7 +254,49 @@ t.test('a certificate in files is used, and used anew when they change; unreadab
   await nextLook(clock);
   t.equal(keeper.current()?.certificatePem, second);
   t.equal(seen.length, 2);
-  t.same(trusted, [], 'who writes the files looks after the configuration');
+  t.same(trusted, [], 'a configuration that cannot be read says nothing');
+});
+
+t.test('whether the API server trusts a certificate in files is what every caBundle says', async (t) => {
+  const directory = t.testdir();
+  const [certFile, keyFile] = [join(directory, 'tls.crt'), join(directory, 'tls.key')];
+  const [authority, stranger] = [createTestAuthority(), createTestAuthority()];
+  const { cert, key } = authority.serverFor('localhost');
+  const base64 = (...pems: readonly string[]): string => Buffer.from(pems.join('')).toString('base64');
+  const ours = base64(authority.pem);
+  const cases: readonly [string, string, object, boolean][] = [
+    ['all have its authority', cert, webhooks(ours, ours), true],
+    ['among others', cert, webhooks(base64(stranger.pem, authority.pem)), true],
+    ['the certificate itself', cert, webhooks(base64(cert)), true],
+    ['by what is sent with it', cert + authority.pem, webhooks(ours), true],
+    ['one has none', cert, webhooks(ours, undefined), false],
+    ['a stranger of the same name', cert, webhooks(base64(stranger.pem)), false],
+    ['an authority that is only sent', cert + authority.pem, webhooks(base64(stranger.pem)), false],
+    ['no PEM', cert, webhooks('%%%'), false],
+    ['no webhook', cert, [], false],
+  ];
+  const clock = createFakeClock();
+  const cluster = createClusterObjects();
+  writeFileSync(keyFile, key);
+  writeFileSync(certFile, cert);
+  cluster.put(configurationPath, { webhooks: webhooks(ours) });
+  const { trusted, failed } = start(t, cluster, clock, { kind: 'files', certFile, keyFile });
+  await looked(clock);
+  for (const [what, pem, configured, expected] of cases) {
+    writeFileSync(certFile, pem);
+    cluster.put(configurationPath, { webhooks: configured });
+    await nextLook(clock);
+    t.equal(trusted.at(-1), expected, what);
+  }
+  t.equal(trusted.length, cases.length + 1);
+  cluster.put(configurationPath, { webhooks: webhooks(ours) });
+  await nextLook(clock, 7_200_000);
+  t.equal(trusted.at(-1), false, 'an authority that has expired');
+  t.same(failed, []);
+  t.notOk(
+    cluster.calls.some((call) => !call.startsWith('GET')),
+    'nothing is written',
+  );
 });
 
 t.test('a certificate that is read with the key of another, across a swap, is tried again when its own key is there', async (t) => {

@@ -6,9 +6,12 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import { type RunningInjector, startInjector } from '../../src/injector/run.ts';
+import { ApiError } from '../../src/net/api-server.ts';
 import { createLog } from '../../src/ops/log.ts';
 import { type ClusterObjects, createClusterObjects } from '../fakes/cluster-objects.ts';
 import { startKubernetes } from '../fakes/kubernetes.ts';
+import type { InjectorSettings } from '../../src/settings/injector.ts';
+import { createTestAuthority } from '../support/certificates.ts';
 import { directoryOf } from '../support/directory.ts';
 import { exampleInjector } from '../support/injector-pods.ts';
 
@@ -33,7 +36,7 @@ const installed = (): ClusterObjects => {
   return cluster;
 };
 
-const started = async (t: Test, cluster: ClusterObjects): Promise<RunningInjector> => {
+const started = async (t: Test, cluster: ClusterObjects, more: Partial<InjectorSettings> = {}): Promise<RunningInjector> => {
   const kubernetes = await startKubernetes(t, cluster);
   const directory = directoryOf(t);
   const [caFile, tokenFile] = [join(directory, 'ca.pem'), join(directory, 'token')];
@@ -41,7 +44,7 @@ const started = async (t: Test, cluster: ClusterObjects): Promise<RunningInjecto
   writeFileSync(tokenFile, kubernetes.bearer);
   const anywhere = { host: '127.0.0.1', port: 0 };
   const running = await startInjector(
-    { ...exampleInjector, listen: anywhere, admin: anywhere, cluster: { apiServer: kubernetes.url, caFile, tokenFile } },
+    { ...exampleInjector, listen: anywhere, admin: anywhere, cluster: { apiServer: kubernetes.url, caFile, tokenFile }, ...more },
     { log: createLog({ role: 'injector', level: 'silent' }) },
   );
   t.teardown(() => running.close());
@@ -253,4 +256,28 @@ t.test('without an API server it waits, and says for what', async (t) => {
   };
   const running = await started(t, cluster);
   t.match(await admin(running, '/readyz'), /waiting for a serving certificate\nwaiting for the API server's trust in it/);
+});
+
+t.test("with a certificate in files it says what it sees of the API server's trust, and nothing while it cannot look", async (t) => {
+  const directory = directoryOf(t);
+  const [certFile, keyFile] = [join(directory, 'tls.crt'), join(directory, 'tls.key')];
+  const authority = createTestAuthority();
+  const { cert, key } = authority.serverFor(host);
+  writeFileSync(certFile, cert);
+  writeFileSync(keyFile, key);
+  const shown = (cluster: ClusterObjects, pattern: RegExp) =>
+    t.test(String(pattern), async (t) => {
+      const running = await started(t, cluster, { serving: { kind: 'files', certFile, keyFile } });
+      await running.ready();
+      while (!pattern.test(await admin(running, '/metrics')));
+    });
+  const cluster = installed();
+  await shown(cluster, /^outrider_injector_webhook_ca_current 0$/m);
+  const caBundle = Buffer.from(authority.pem).toString('base64');
+  cluster.put(configurationPath, { webhooks: [{ name: 'a', clientConfig: { caBundle } }] });
+  await shown(cluster, /^outrider_injector_webhook_ca_current 1$/m);
+  cluster.before = (method, path) => {
+    if (path === configurationPath) throw new ApiError(method, path, { status: 403, reason: 'Forbidden' });
+  };
+  await shown(cluster, /^outrider_injector_webhook_ca_current NaN\n[^]*operation="webhook_configuration"\} 1$/im);
 });
