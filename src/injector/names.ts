@@ -34,8 +34,3 @@ export const isTaken = (port: unknown): boolean => Object.values<unknown>(ports)
 
 /** Beginning of the names of volumes and containers that are ours. */
 export const ownPrefix = 'outrider-';
-
-/** What Kubernetes lets namespaces and containers be called (RFC 1123 label), and most objects (subdomain). */
-export const isDnsLabel = (name: string): boolean => /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/.test(name);
-export const isDnsSubdomain = (name: string): boolean =>
-  name.length <= 253 && /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/.test(name);

@@ -3,19 +3,10 @@
  * at once, a sentence each that says what to do. Pure. A user that is only in an image is not seen here.
  */
 import { isJsonObject, type JsonObject } from '../core/json.ts';
+import { isDnsLabel, isDnsSubdomain } from '../core/object-name.ts';
 import type { SidecarSettings } from '../settings/injector.ts';
 import type { Choices } from './annotations.ts';
-import {
-  containers as names,
-  isDnsLabel,
-  isDnsSubdomain,
-  isTaken,
-  labels,
-  notesAnnotation,
-  ownPrefix,
-  paths,
-  volumes as ownVolumes,
-} from './names.ts';
+import { containers as names, isTaken, labels, notesAnnotation, ownPrefix, paths, volumes as ownVolumes } from './names.ts';
 import { type Container, containersOf, type Pod } from './pod.ts';
 
 /** `pod` without our containers. */

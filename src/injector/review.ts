@@ -3,8 +3,8 @@
  * know is a sentence, never a guess. https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
  */
 import { isJsonObject, type JsonObject } from '../core/json.ts';
+import { isDnsLabel, isDnsSubdomain } from '../core/object-name.ts';
 import type { Decision } from './decide.ts';
-import { isDnsLabel, isDnsSubdomain } from './names.ts';
 import { patchOf } from './patch.ts';
 import { type Pod, readPod } from './pod.ts';
 

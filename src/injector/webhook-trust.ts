@@ -4,6 +4,7 @@
  */
 import { X509Certificate } from 'node:crypto';
 import { isJsonObject, type JsonObject } from '../core/json.ts';
+import { dersOf } from '../pki/pem.ts';
 
 /** `certificatePem`: leaf first, then what leads to an authority. False where there is no webhook. */
 export const isTrustedBy = (configuration: JsonObject, certificatePem: string, nowMs: number): boolean => {
@@ -38,9 +39,9 @@ const verifies = (
 };
 
 const certificatesIn = (pem: string): X509Certificate[] =>
-  (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).flatMap((one) => {
+  dersOf(pem).flatMap((der) => {
     try {
-      return [new X509Certificate(one)];
+      return [new X509Certificate(der)];
     } catch {
       return [];
     }

@@ -1,4 +1,5 @@
 /** Small texts that several parts of a configuration share: names, paths, identifiers, instants. */
+import { isDnsSubdomain } from '../core/object-name.ts';
 import { isTrustDomain, parseSpiffeId } from '../core/spiffe-id.ts';
 import { Refusal, scalar } from './grammar.ts';
 
@@ -11,9 +12,7 @@ export const name = scalar({ what: 'a name', write: 'one of at most 63 lower-cas
 
 /** What Kubernetes lets most objects be called (RFC 1123): Secrets, ConfigMaps, service accounts; namespaces have no dots. */
 export const objectName = ({ what, write }: { what: string; write: string }) =>
-  scalar({ what, write }, (text) =>
-    text.length <= 253 && /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(text) ? text : undefined,
-  );
+  scalar({ what, write }, (text) => (isDnsSubdomain(text) ? text : undefined));
 
 /** One line of visible ASCII and inner spaces. */
 export const printable = ({ what, write, max = 1_024 }: { what: string; write: string; max?: number }) =>

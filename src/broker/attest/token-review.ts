@@ -11,7 +11,7 @@ import type { TokenReviewAttestorSettings } from '../../settings/broker.ts';
 import type { Attestor, AttestorDeps } from './attestor.ts';
 import { attestedAs, checkIdentity, checkStandardClaims, checkSubject, type KubernetesIdentity } from './claims.ts';
 import type { UnverifiedToken } from './compact-token.ts';
-import { createPlaces } from './places.ts';
+import { createSemaphore } from './semaphore.ts';
 import { isJsonObject, type JsonObject } from '../../core/json.ts';
 import { createNews } from '../../ops/news.ts';
 import { readBearerFile, readCaFile } from '../../net/trust-files.ts';
@@ -20,8 +20,8 @@ const reviewPath = '/apis/authentication.k8s.io/v1/tokenreviews';
 
 export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings, { clock, log }: AttestorDeps): Attestor => {
   const { name, issuer, audience } = settings;
-  const places = createPlaces({
-    placesMax: limits.tokenReviewsMax,
+  const reviews = createSemaphore({
+    holdersMax: limits.tokenReviewsMax,
     waitingMax: limits.tokenReviewsWaitingMax,
     waitMs: limits.tokenReviewWaitMs,
     clock,
@@ -36,7 +36,7 @@ export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings,
         log.warn({ attestor: name, apiServer: settings.apiServer, ...fields }, what);
       return new Fault('evidence_unverifiable', { detail: 'The API server gave no verdict on the token.' });
     };
-    if (!(await places.take())) throw unverifiable('too many TokenReviews are under way', {});
+    if (!(await reviews.acquire())) throw unverifiable('too many TokenReviews are under way', {});
     try {
       const response = await postReview(settings, token);
       const { status } = response;
@@ -49,7 +49,7 @@ export const createTokenReviewAttestor = (settings: TokenReviewAttestorSettings,
     } catch (error) {
       throw error instanceof Fault ? error : unverifiable('the API server cannot be asked to review a token', { error });
     } finally {
-      places.giveBack();
+      reviews.release();
     }
   };
 

@@ -1,29 +1,29 @@
 /**
- * Places for calls that cost somebody else something. Who finds none waits in line for a while: forgeries are answered as fast as honest
+ * A bound on calls that cost somebody else something. Who finds none waits in line for a while: forgeries are answered as fast as honest
  * tokens, so that a line moves, where a refusal would shut out whoever comes while forgeries have all the places.
  */
 import type { Clock } from '../../ops/clock.ts';
 
-export interface PlacesOptions {
-  readonly placesMax: number;
+export interface SemaphoreOptions {
+  readonly holdersMax: number;
   readonly waitingMax: number;
   readonly waitMs: number;
   readonly clock: Clock;
 }
 
-export interface Places {
+export interface Semaphore {
   /** false: none came free in time, or too many wait already. Whoever has one gives it back. */
-  readonly take: () => Promise<boolean>;
-  readonly giveBack: () => void;
+  readonly acquire: () => Promise<boolean>;
+  readonly release: () => void;
 }
 
-export const createPlaces = ({ placesMax, waitingMax, waitMs, clock }: PlacesOptions): Places => {
+export const createSemaphore = ({ holdersMax, waitingMax, waitMs, clock }: SemaphoreOptions): Semaphore => {
   const line = new Set<() => void>();
   let taken = 0;
   return {
-    take: () =>
+    acquire: () =>
       new Promise((resolve) => {
-        if (taken < placesMax) {
+        if (taken < holdersMax) {
           taken += 1;
           return resolve(true);
         }
@@ -38,7 +38,7 @@ export const createPlaces = ({ placesMax, waitingMax, waitMs, clock }: PlacesOpt
         });
         line.add(enter);
       }),
-    giveBack: () => {
+    release: () => {
       const [next] = line;
       if (next === undefined) taken -= 1;
       else {
