@@ -40,6 +40,19 @@ const rig = async (t: Test) => {
   return { server, api, data, put, keys: () => createSharedKeys(api, place) };
 };
 
+/** What brokers that share a Secret have of it, by one clock and in one log. */
+const brokersOn = (keys: Awaited<ReturnType<typeof rig>>['keys']) => {
+  const clock = createFakeClock();
+  const { log, lines } = createLogLines();
+  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
+  const start = async () => {
+    const store = keys();
+    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
+    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
+  };
+  return { start, clock, lines };
+};
+
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 
 t.test('nothing but get and update by name is asked for, and what others keep in the objects stays', async (t) => {
@@ -92,14 +105,7 @@ t.test('who is never first gives up, and says what may be wrong', async (t) => {
 
 t.test('two brokers that start at the same time on an empty Secret have one authority and one signing key', async (t) => {
   const { keys, server } = await rig(t);
-  const clock = createFakeClock();
-  const { log } = createLogLines();
-  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
-  const start = async () => {
-    const store = keys();
-    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
-    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
-  };
+  const { start, clock } = brokersOn(keys);
   const [one, other, third] = await Promise.all([start(), start(), start()]);
   t.ok(server.answered.includes(`PUT ${secretPath} 409`), 'they did meet');
   t.equal((await keys().authorities()).length, 1);
@@ -116,14 +122,7 @@ t.test('two brokers that start at the same time on an empty Secret have one auth
 
 t.test('a Secret that is emptied under running brokers gets back what they have, and from one of them alone', async (t) => {
   const { keys, put, server } = await rig(t);
-  const clock = createFakeClock();
-  const { log, lines } = createLogLines();
-  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
-  const start = async () => {
-    const store = keys();
-    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
-    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
-  };
+  const { start, lines } = brokersOn(keys);
   const [one, other] = [await start(), await start()];
   const [bundle, jwks] = [one.trustDomain.bundlePem(), one.issuer.jwks()];
   put(secretPath, {});
@@ -140,14 +139,7 @@ t.test('a Secret that is emptied under running brokers gets back what they have,
 
 t.test('a broker that starts on a Secret emptied under others does not take the trust domain from them', async (t) => {
   const { keys, put } = await rig(t);
-  const clock = createFakeClock();
-  const { log, lines } = createLogLines();
-  const settings = { url: 'https://broker.outrider.test', algorithm: 'ES256', keyLifetimeMs: 86_400_000, keyOverlapMs: 3_600_000 } as const;
-  const start = async () => {
-    const store = keys();
-    const trustDomain = await openTrustDomain({ name: 'outrider.test', store, clock, log });
-    return { trustDomain, issuer: await createIssuer({ settings, store, clock }) };
-  };
+  const { start, clock, lines } = brokersOn(keys);
   const old = [await start(), await start()];
   const [first] = old as [(typeof old)[number]];
   const authority = first.trustDomain.authority().certificatePem;

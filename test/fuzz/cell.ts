@@ -133,8 +133,9 @@ export const startCell = async (parent: string): Promise<Cell> => {
         text += chunk.toString('latin1');
         if (opened !== undefined && [...streamsOf(text).values()].filter((one) => one.isEnded || one.isReset).length >= opened)
           return finish('answered');
+        if (wanted === undefined) return;
         const whole = answersIn(input, turns, text, false).messages.filter(({ isComplete }) => isComplete);
-        if (wanted !== undefined && whole.length >= wanted) finish('answered');
+        if (whole.length >= wanted) finish('answered');
       });
       socket.once('end', () => finish('orderly'));
       socket.on('error', () => finish('broken'));

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { Duplex } from 'node:stream';
@@ -95,7 +95,7 @@ for (const [what, { open, pieces, isTls }] of Object.entries(leavings))
     socket.destroy();
   });
 
-const body = Buffer.alloc(8 * 1024 * 1024, 'a');
+const body = randomBytes(8 * 1024 * 1024);
 const answer = (_request: IncomingMessage, response: ServerResponse): void =>
   void response.writeHead(200, { 'Content-Length': body.length }).end(body);
 
@@ -117,14 +117,24 @@ for (const [what, open, bytes, server] of [
   t.test(`${what} comes whole, however long it is`, async (t) => {
     const socket = await open(await between(t, server));
     socket.write(bytes);
-    let read = 0;
+    const chunks: Buffer[] = [];
+    let head = '';
+    let length = 0;
     await new Promise<void>((resolve) => {
       socket.on('data', (chunk: Buffer) => {
-        read += chunk.length;
-        if (read > body.length) resolve();
+        chunks.push(chunk);
+        length += chunk.length;
+        if (head === '') head = /^[^]*?\r\n\r\n/.exec(Buffer.concat(chunks).toString('latin1'))?.[0] ?? '';
+        if (head !== '' && length >= head.length + body.length) resolve();
       });
     });
-    t.ok(read > body.length);
+    t.match(head, /^HTTP\/1\.1 200 /);
+    t.ok(
+      Buffer.concat(chunks)
+        .subarray(head.length, head.length + body.length)
+        .equals(body),
+      'every byte',
+    );
     socket.destroy();
   });
 

@@ -324,7 +324,8 @@ t.test('what alerts rest on is exported from the start, so that the first failur
       t.ok(calls.includes(`method="${method}",code="${code}"`), `${method} ${code}`);
 });
 
-t.test('a broker that grants again is watched again at once, and where that fails, after the pause and no sooner', async (t) => {
+/** One that has heard of its targets, and whose broker at 127.0.0.2 has been closed since. */
+const linkThatLostItsBroker = async (t: Test) => {
   const port = await freePort();
   named(t, '127.0.0.2');
   const before = await start(t, '127.0.0.2', port);
@@ -332,6 +333,11 @@ t.test('a broker that grants again is watched again at once, and where that fail
   const { whoGrants, snapshots } = link(t, port, undefined, clock);
   await eventually(() => snapshots() === 1);
   await before.close();
+  return { port, clock, whoGrants, snapshots };
+};
+
+t.test('a broker that grants again is watched again at once, and where that fails, after the pause and no sooner', async (t) => {
+  const { port, clock, whoGrants } = await linkThatLostItsBroker(t);
   await eventually(() => clock.waiting() === 1);
 
   let watches = 0;
@@ -351,13 +357,7 @@ t.test('a broker that grants again is watched again at once, and where that fail
 });
 
 t.test('the watch is back as soon as a grant says that the broker is', async (t) => {
-  const port = await freePort();
-  named(t, '127.0.0.2');
-  const before = await start(t, '127.0.0.2', port);
-  const clock = createFakeClock();
-  const { whoGrants, snapshots } = link(t, port, undefined, clock);
-  await eventually(() => snapshots() === 1);
-  await before.close();
+  const { port, clock, whoGrants, snapshots } = await linkThatLostItsBroker(t);
   for (let i = 2; i <= 3; i += 1) {
     await eventually(() => clock.waiting() === 1);
     const again = await start(t, '127.0.0.2', port);

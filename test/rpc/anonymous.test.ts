@@ -10,6 +10,7 @@ import { createKeyPair } from '../../src/pki/key.ts';
 import { attest, openBroker } from '../../src/rpc/client.ts';
 import type { RpcServer } from '../../src/rpc/server.ts';
 import { createFakeClock } from '../fakes/clock.ts';
+import { endOf, rawCall, rawSession } from './raw-session.ts';
 import { broker, collector, createDomain, evidence, handlersOf, peerOf } from './trust-domain.ts';
 
 const domain = createDomain();
@@ -17,18 +18,8 @@ const attestPath = '/outrider.v1.CredentialBroker/Attest';
 const watchPath = '/grpc.health.v1.Health/Watch';
 const emptyMessage = Buffer.alloc(5);
 
-const connectTo = (t: Test, { address }: RpcServer, certificate: boolean): ClientHttp2Session => {
-  const { certificateChainPem, privateKey } = domain.svid();
-  const shown = { cert: certificateChainPem, key: privateKey.export({ type: 'pkcs8', format: 'pem' }) };
-  const session = http2.connect(`https://127.0.0.1:${address.port}`, {
-    ca: domain.authority.certificatePem,
-    checkServerIdentity: () => undefined,
-    ...(certificate && shown),
-  });
-  session.on('error', () => undefined);
-  t.teardown(() => session.destroy());
-  return session;
-};
+const connectTo = (t: Test, server: RpcServer, certificate: boolean): ClientHttp2Session =>
+  rawSession(t, server, domain, certificate ? domain.svid() : undefined);
 
 /** Resolves with what became of it: 'open' once the server's SETTINGS are there. */
 const outcomeOf = (session: ClientHttp2Session): Promise<'open' | 'closed'> =>
@@ -40,25 +31,11 @@ const roomAgain = async (connect: () => ClientHttp2Session): Promise<void> => {
 };
 
 const request = (session: ClientHttp2Session, path: string, body: Buffer, isWhole: boolean): ClientHttp2Stream => {
-  const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' });
-  stream.on('error', () => undefined).resume();
+  const stream = rawCall(session, path);
   if (isWhole) stream.end(body);
   else stream.write(body);
   return stream;
 };
-
-/** The gRPC status that a call was answered with and its fault, or that it was cut off. */
-const endOf = (stream: ClientHttp2Stream): Promise<string> =>
-  new Promise((resolve) => {
-    const look = (headers: http2.IncomingHttpHeaders): void => {
-      const { 'grpc-status': status, 'outrider-fault': fault = '' } = headers;
-      if (status !== undefined) resolve(`${String(status)} ${String(fault)}`);
-    };
-    stream
-      .on('response', look)
-      .on('trailers', look)
-      .once('close', () => resolve('cut'));
-  });
 
 const closed = (closing: net.Socket | ClientHttp2Session): Promise<void> =>
   new Promise((resolve) => (closing.destroyed ? resolve() : closing.once('close', () => resolve())));

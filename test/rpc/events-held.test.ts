@@ -1,47 +1,23 @@
 /** What reporters can make a collector hold while it stores: a bound for one stream, for one connection, and for all together. */
 import { once } from 'node:events';
-import http2, { type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
+import type { ClientHttp2Session, ClientHttp2Stream } from 'node:http2';
 import t, { type Test } from 'tap';
 import { limits } from '../../src/core/limits.ts';
 import type { RpcServer } from '../../src/rpc/server.ts';
 import { eventBatchBytes } from '../../src/rpc/wire.ts';
+import { endOf, rawCall, rawSession } from './raw-session.ts';
 import { collector, createDomain, event } from './trust-domain.ts';
 
 const domain = createDomain();
-const { certificateChainPem, privateKey } = domain.svid();
+const svid = domain.svid();
 
-const connectTo = async (t: Test, { address }: RpcServer): Promise<ClientHttp2Session> => {
-  const session = http2.connect(`https://127.0.0.1:${address.port}`, {
-    ca: domain.authority.certificatePem,
-    checkServerIdentity: () => undefined,
-    cert: certificateChainPem,
-    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
-  });
-  session.on('error', () => undefined);
-  t.teardown(() => session.destroy());
+const connectTo = async (t: Test, server: RpcServer): Promise<ClientHttp2Session> => {
+  const session = rawSession(t, server, domain, svid);
   await once(session, 'remoteSettings');
   return session;
 };
 
-const record = (session: ClientHttp2Session): ClientHttp2Stream => {
-  const path = '/outrider.v1.AccessEvents/Record';
-  const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' });
-  stream.on('error', () => undefined).resume();
-  return stream;
-};
-
-/** The gRPC status that a stream was answered with and its fault, or that it was cut off. */
-const endOf = (stream: ClientHttp2Stream): Promise<string> =>
-  new Promise((resolve) => {
-    const look = (headers: http2.IncomingHttpHeaders): void => {
-      const { 'grpc-status': status, 'outrider-fault': fault = '' } = headers;
-      if (status !== undefined) resolve(`${String(status)} ${String(fault)}`);
-    };
-    stream
-      .on('response', look)
-      .on('trailers', look)
-      .once('close', () => resolve('cut'));
-  });
+const record = (session: ClientHttp2Session): ClientHttp2Stream => rawCall(session, '/outrider.v1.AccessEvents/Record');
 
 /** Just below the longest message there may be. */
 const batch = (): Buffer => {
