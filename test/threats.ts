@@ -291,6 +291,7 @@ export const threats: readonly Threat[] = [
     ['proxy/sockets.test.ts', 'running out of descriptors refuses connections for as long as it lasts, and no longer'],
     ['proxy/overload.test.ts', 'when everybody waits for us, the next is answered 503 with Retry-After at once, and nobody else notices'],
     ['proxy/overload.test.ts', 'who asks for one thing at a time has its turn, however many things others ask for at once'],
+    ['proxy/killed.test.ts', 'a program that is killed while an answer waits for it is gone soon after'],
     ['net/dns.test.ts', 'names that no target names leave room for those that one does, however silent the name server is'],
   ]),
   threat('S-7', 'Records fill memory', [

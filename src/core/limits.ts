@@ -40,6 +40,10 @@ export const limits = {
    * ends is a program that has stopped reading.
    */
   clientStallTimeoutMs: 600_000,
+  /** How often it is looked whether who is connected still is, where nobody reads from them and would be told. */
+  lostLookMs: 5_000,
+  /** How long an HTTP/2 connection that is over may take to be told so. */
+  goodbyeTimeoutMs: 1_000,
   /**
    * Connections from programs to one proxy; a whole pod's programs have some hundreds. An idle one costs 20 to 45 KiB, intercepted 85, in the
    * middle of a body up to 240, so that this many of a hostile mixture stay below the marks for memory. Where there are fewer descriptors it

@@ -12,6 +12,7 @@ import { fromRaw } from '../core/headers.ts';
 import { limits } from '../core/limits.ts';
 import { listening } from '../ops/admin.ts';
 import type { Clock } from '../ops/clock.ts';
+import { destroyWhenLost } from '../ops/connection-end.ts';
 import { type ConnectionClaims, type EngineHandlers, identifiers, ordinaryPatience, type Patience } from './listener/connection.ts';
 import type { TlsTerms } from './listener/handshake.ts';
 import type { Aside } from './listener/aside.ts';
@@ -140,6 +141,7 @@ export const startListener = async (options: ListenerOptions): Promise<Listener>
       turnAway(socket, refuse);
       return false;
     }
+    destroyWhenLost(socket, patience.lostLookMs);
     void counted('client', new Promise<void>((resolve) => socket.once('close', () => resolve())));
     return true;
   };

@@ -16,7 +16,7 @@ import { parseSettings } from '../../src/settings/document.ts';
 import type { ProxySettings } from '../../src/settings/proxy.ts';
 import { type ClusterIssuer, startClusterIssuer, type TokenParts } from '../fakes/cluster-issuer.ts';
 import { type Recorder, startRecorder } from '../fakes/recorder.ts';
-import { createTestAuthority } from './certificates.ts';
+import { createTestAuthority, type ServerFiles } from './certificates.ts';
 import { directoryOf } from './directory.ts';
 
 export const host = 'echo.outrider.test';
@@ -152,6 +152,8 @@ export interface Stack {
   readonly files: StackFiles;
   readonly issuer: ClusterIssuer;
   readonly origin: Recorder;
+  /** For another origin that the proxy is to trust. */
+  readonly serverFor: (host: string) => ServerFiles;
   readonly logs: string[];
   readonly log: (role: string) => Log;
   /** Writes the workload's token. */
@@ -187,6 +189,7 @@ export const prepareStack = async (t: Test, answer?: RequestListener, dir: strin
     files,
     issuer,
     origin,
+    serverFor: authority.serverFor,
     logs,
     log,
     projectToken: (parts) => writeWhole(files.token, issuer.token(parts)),

@@ -38,6 +38,7 @@ export interface Patience {
   readonly sessionIdleMs: number;
   readonly pingIntervalMs: number;
   readonly pingTimeoutMs: number;
+  readonly lostLookMs: number;
 }
 
 export const ordinaryPatience: Patience = {
@@ -48,4 +49,5 @@ export const ordinaryPatience: Patience = {
   sessionIdleMs: limits.targetSessionIdleTimeoutMs,
   pingIntervalMs: limits.targetPingIntervalMs,
   pingTimeoutMs: limits.targetPingTimeoutMs,
+  lostLookMs: limits.lostLookMs,
 };

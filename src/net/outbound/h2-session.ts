@@ -6,6 +6,7 @@ import { type ClientHttp2Session, connect, constants } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Fault } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
+import { destroyWhenLost, endSession } from '../../ops/connection-end.ts';
 import type { Open, Patience } from './engine.ts';
 import { mishap } from './mishap.ts';
 
@@ -49,18 +50,18 @@ const sessionOptions = {
 export const openSession = async (open: Open, patience: Patience, owner: SessionOwner, abandoned: AbortSignal): Promise<TargetSession> => {
   const socket = await open('h2');
   const session = connect('http://target', { ...sessionOptions, createConnection: () => socket });
-  const unwanted = (): void => session.destroy();
+  const unwanted = (): void => endSession(socket, () => session.destroy());
   abandoned.addEventListener('abort', unwanted);
   if (abandoned.aborted) unwanted();
   await greeted(session, socket, patience).finally(() => abandoned.removeEventListener('abort', unwanted));
   session.setLocalWindowSize(limits.targetSessionWindowBytes);
-  return live(session, patience, owner);
+  return live(session, socket, patience, owner);
 };
 
 const greeted = (session: ClientHttp2Session, socket: Socket, { settingsMs }: Patience): Promise<void> =>
   new Promise((resolve, reject) => {
     let failure: unknown;
-    const timer = setTimeout(() => session.destroy(new Fault('target_timeout')), settingsMs);
+    const timer = setTimeout(() => endSession(socket, () => session.destroy(new Fault('target_timeout'))), settingsMs);
     const failed = (error: unknown): void => {
       failure ??= error;
     };
@@ -86,7 +87,7 @@ const greetingFault = (failure: unknown): Fault => {
   return mishap(failure, false);
 };
 
-const live = (session: ClientHttp2Session, patience: Patience, { onRoom, onClosed }: SessionOwner): TargetSession => {
+const live = (session: ClientHttp2Session, socket: Socket, patience: Patience, { onRoom, onClosed }: SessionOwner): TargetSession => {
   let streams = 0;
   let goneAfter: number | undefined;
   let hasHeard = true;
@@ -95,20 +96,24 @@ const live = (session: ClientHttp2Session, patience: Patience, { onRoom, onClose
 
   const rest = (): void => {
     clearTimeout(idle);
-    if (streams === 0) idle = setTimeout(() => session.close(), patience.sessionIdleMs);
+    if (streams === 0) idle = setTimeout(() => endSession(socket, () => session.close()), patience.sessionIdleMs);
   };
   const ask = (): void => {
-    if (streams === 0 || hasHeard || session.destroyed || session.closed) {
+    if (streams === 0 || hasHeard || session.destroyed) {
       hasHeard = false;
       return;
     }
     clearTimeout(answer);
-    answer = setTimeout(() => session.destroy(new Error('no answer to a ping'), constants.NGHTTP2_CANCEL), patience.pingTimeoutMs);
+    answer = setTimeout(
+      () => endSession(socket, () => session.destroy(new Error('no answer to a ping'), constants.NGHTTP2_CANCEL)),
+      patience.pingTimeoutMs,
+    );
     session.ping((error) => {
       if (!error) clearTimeout(answer);
     });
   };
   const asking = setInterval(ask, patience.pingIntervalMs);
+  destroyWhenLost(socket, patience.lostLookMs);
   const isUsable = (): boolean => !session.closed && !session.destroyed && goneAfter === undefined;
 
   const self: TargetSession = {
@@ -130,7 +135,7 @@ const live = (session: ClientHttp2Session, patience: Patience, { onRoom, onClose
     },
     isUnprocessed: (id) => id === undefined || (goneAfter !== undefined && id > goneAfter),
     retire: () => session.close(),
-    destroy: () => session.destroy(),
+    destroy: () => endSession(socket, () => session.destroy()),
   };
   session.on('goaway', (_code: number, lastStreamId: number) => {
     goneAfter = Math.min(goneAfter ?? Infinity, lastStreamId);

@@ -39,6 +39,7 @@ export interface Patience {
   readonly keepAliveMs: number;
   readonly bodyIdleMs: number;
   readonly stallMs: number;
+  readonly lostLookMs: number;
   /** When room is needed. */
   readonly idleReclaimMs: number;
   readonly slowReclaimMs: number;
@@ -48,6 +49,7 @@ export const ordinaryPatience: Patience = {
   keepAliveMs: limits.clientKeepAliveTimeoutMs,
   bodyIdleMs: limits.bodyIdleTimeoutMs,
   stallMs: limits.clientStallTimeoutMs,
+  lostLookMs: limits.lostLookMs,
   idleReclaimMs: limits.clientIdleReclaimMs,
   slowReclaimMs: limits.clientSlowReclaimMs,
 };

@@ -9,6 +9,7 @@ import type { Duplex } from 'node:stream';
 import { asFault } from '../../core/fault.ts';
 import { fromRaw, type HeaderList, valuesOf } from '../../core/headers.ts';
 import { limits } from '../../core/limits.ts';
+import { endSession } from '../../ops/connection-end.ts';
 import { respond } from '../respond.ts';
 import { admitH2, readRequestTarget } from './admit.ts';
 import { type ConnectionClaims, type EngineOptions, hostClaim, identifiers, type Patience } from './connection.ts';
@@ -119,7 +120,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     });
     const mayAsk = allowance(limits.clientH2ControlBurst, limits.clientH2ControlsPerSecond, clock.monotonic);
     const asked = (): void => {
-      if (!mayAsk()) session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM as never);
+      if (!mayAsk()) endSession(socket, () => session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM as never));
     };
     session.on('ping', asked);
     session.on('remoteSettings', asked);
@@ -127,7 +128,7 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     // is called once and never again.
     session.setTimeout(patience.keepAliveMs);
     session.on('timeout', () => {
-      if (streams.size === 0) session.close();
+      if (streams.size === 0) endSession(socket, () => session.close());
     });
     session.on('stream', (stream, _headers, flags, raw) => {
       streams.add(stream);
@@ -139,7 +140,10 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
       // Nothing moved for long: ends a program that has stopped reading, never one that waits for a quiet target.
       stream.setTimeout(patience.stallMs);
       stream.on('timeout', () => {
-        if (stream.writableNeedDrain) stream.close(constants.NGHTTP2_CANCEL);
+        if (!stream.writableNeedDrain) return;
+        stream.close(constants.NGHTTP2_CANCEL);
+        // Else it would stay until that was taken, too.
+        stream.destroy();
       });
       onStream(stream, line, fromRaw(raw), (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0);
     });

@@ -7,6 +7,7 @@ import { isIP } from 'node:net';
 import { connect, type ConnectionOptions, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import { CallCredentials, ChannelCredentials, type experimental } from '@grpc/grpc-js';
 import { limits } from '../../core/limits.ts';
+import { destroyWhenLost } from '../../ops/connection-end.ts';
 import { spiffeIdOf } from '../../pki/svid.ts';
 
 /** Who is on the other side, and who we are. */
@@ -60,6 +61,7 @@ export class PeerCredentials extends ChannelCredentials {
         try {
           await handshakeOf(secured, this.#handshakeTimeoutMs);
           this.#untrusted = undefined;
+          destroyWhenLost(secured);
         } catch (error) {
           // Set by Node when the chain or our comparison failed, and by nothing else.
           if (secured.authorizationError) this.#untrusted = error as Error;

@@ -12,6 +12,7 @@ import { Fault, type FaultCode } from '../../core/fault.ts';
 import { limits } from '../../core/limits.ts';
 import { listening } from '../../ops/admin.ts';
 import type { Clock } from '../../ops/clock.ts';
+import { destroyWhenLost } from '../../ops/connection-end.ts';
 import type { Log } from '../../ops/log.ts';
 import { createNews } from '../../ops/news.ts';
 import { dersOf } from '../../pki/pem.ts';
@@ -118,6 +119,7 @@ export const startListener = async (o: {
     const name = nameOf(socket);
     if (!shaking.enter(name, socket)) return turnAway(socket);
     sockets.add(socket);
+    destroyWhenLost(socket, limits.lostLookMs, o.clock);
     socket.once('close', () => {
       sockets.delete(socket);
       shaking.leave(name);

@@ -1,7 +1,8 @@
 /** A proxy of the bundle with its broker and collector, each a process, between two targets: one for good programs, one for slow ones. */
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { type RequestListener, createServer } from 'node:http';
+import { type RequestListener, createServer, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -51,13 +52,21 @@ export const slowTarget: RequestListener = (request, response) => {
   request.once('end', () => response.end('ok'));
 };
 
+const listening = async (server: Server): Promise<number> => {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return (server.address() as AddressInfo).port;
+};
+
 export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', good }: PlaceOptions = {}): Promise<Crowded> => {
   const stack = await prepareStack(t, good ?? ((_request, response) => response.end('ok')));
-  const slow = createServer({ keepAliveTimeout: 60_000 }, slowTarget);
-  await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
+  const ways = { keepAliveTimeout: 60_000 };
+  const slow = [createServer(ways, slowTarget), createTlsServer({ ...ways, ...stack.serverFor(slowHost) }, slowTarget)];
+  const [slowPort, slowTlsPort] = await Promise.all(slow.map((server) => listening(server)));
   t.teardown(() => {
-    slow.close();
-    slow.closeAllConnections();
+    for (const server of slow) {
+      server.close();
+      server.closeAllConnections();
+    }
   });
   const { files } = stack;
   mkdirSync(files.dir, { recursive: true });
@@ -80,8 +89,8 @@ export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', 
   );
   const collector = await startRole(t, 'collector', files.dir, collectorYaml(files, broker.ports['gRPC'] as number), program);
   const yaml = proxyYaml(files, broker.ports['gRPC'] as number, collector.ports['gRPC'] as number, stack.origin);
-  const slowPort = (slow.address() as AddressInfo).port;
-  const pins = [80, 443].map((port) => `    - { host: ${slowHost}, port: ${port}, address: "127.0.0.1:${slowPort}" }\n`).join('');
+  const pin = (port: number, to: number | undefined): string => `    - { host: ${slowHost}, port: ${port}, address: "127.0.0.1:${to}" }\n`;
+  const pins = pin(80, slowPort) + pin(443, slowTlsPort);
   const proxy = await startRole(t, 'proxy', files.dir, yaml + pins, program);
   await Promise.all([collector.ready, proxy.ready]);
   const port = proxy.ports['proxy'] as number;
@@ -91,7 +100,9 @@ export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', 
     proxy,
     port,
     admin: { port: proxy.ports['admin'] as number },
-    release: () => slow.closeAllConnections(),
+    release: () => {
+      for (const server of slow) server.closeAllConnections();
+    },
     crowd: (count, kinds, retryMs = 5_000) => {
       const child = spawn(
         process.execPath,
