@@ -14,8 +14,9 @@ import { type Clock, systemClock } from './clock.ts';
  */
 const hasPeer = (socket: Socket): boolean => {
   // Not part of Node's interface, whose remoteAddress remembers; but of every release there is.
-  const handle = (socket as { _handle?: { readonly getpeername?: (out: object) => number } })._handle;
-  return handle?.getpeername === undefined || handle.getpeername({}) === 0;
+  const handle = (socket as { _handle?: { readonly getpeername?: (out: object) => number | undefined } })._handle;
+  // Nothing is known of one that is no socket of the system's underneath.
+  return (handle?.getpeername?.({}) ?? 0) === 0;
 };
 
 /** Destroys a connection that is broken, at most this long after it broke. */
