@@ -35,6 +35,8 @@ export const limits = {
   clientKeepAliveTimeoutMs: 95_000,
   /** No byte either way on a request or response body. Not a total: a body may take as long as it moves. */
   bodyIdleTimeoutMs: 300_000,
+  /** What is taken of a request body at a time, and so what a target's connection may have to hold twice: in the clear and encrypted. */
+  bodyPieceBytesMax: 64 * 1024,
   /**
    * Nothing moves either way on a program's connection in the middle of an exchange: longer than a target may think, so that what
    * ends is a program that has stopped reading.

@@ -1,13 +1,8 @@
-import { once } from 'node:events';
-import { connect as connectH2, type ClientHttp2Session } from 'node:http2';
-import { readFileSync } from 'node:fs';
-import { connect as connectTls } from 'node:tls';
-import t, { type Test } from 'tap';
-import { tunnelTo } from '../support/path.ts';
+import t from 'tap';
 import { residentMiB } from '../support/processes.ts';
 import { eventually, host, metric } from '../support/stack.ts';
 import { startGood } from './crowd/good.ts';
-import { type Crowded, slowHost, startPlace } from './crowd/place.ts';
+import { type Crowd, type Crowded, startPlace } from './crowd/place.ts';
 
 /**
  * One attack after another on a proxy of the bundle, each in a process of its own, beside good requests: memory stays below the ceiling that
@@ -20,55 +15,23 @@ t.setTimeout(1_200_000);
 interface Attack {
   readonly name: string;
   /** Resolves once it is under way; stopped by what it resolves with. */
-  readonly begin: (t: Test, place: Crowded) => Promise<() => void>;
+  readonly begin: (place: Crowded) => Promise<() => void>;
   readonly slowPlacement?: string;
 }
 
 const crowdOf =
   (count: number, ...kinds: string[]) =>
-  async (_t: Test, place: Crowded): Promise<() => void> => {
-    const { counts, stop } = place.crowd(count, kinds, 2_000);
-    await eventually(() => counts().opened >= count);
-    return stop;
-  };
+  async (place: Crowded): Promise<() => void> =>
+    isUnderWay(place.crowd(count, kinds, 2_000), count);
 
-const h2Sessions = async (place: Crowded, count: number, use: (session: ClientHttp2Session) => void): Promise<() => void> => {
-  const sessions: ClientHttp2Session[] = [];
-  const ca = readFileSync(place.stack.files.bundle, 'utf8');
-  let isOver = false;
-  const open = async (): Promise<void> => {
-    while (!isOver) {
-      const { socket, refusal } = await tunnelTo(place.port, `${slowHost}:443`).catch(() => ({ socket: undefined, refusal: '' }));
-      if (socket === undefined || refusal !== undefined) {
-        await new Promise((resolve) => setTimeout(resolve, 200));
-        continue;
-      }
-      const secured = connectTls({ socket, ca, servername: slowHost, ALPNProtocols: ['h2'] });
-      secured.on('error', () => undefined);
-      const session = connectH2(`https://${slowHost}`, { createConnection: () => secured });
-      session.on('error', () => undefined);
-      const closed = once(session, 'close').catch(() => undefined);
-      sessions.push(session);
-      // It may have ended while this one was being opened.
-      if (isOver) session.destroy();
-      session.once('connect', () => use(session));
-      await closed;
-    }
-  };
-  for (let i = 0; i < count; i += 1) void open();
-  await eventually(() => sessions.length >= count);
-  return () => {
-    isOver = true;
-    for (const session of sessions) session.destroy();
-  };
-};
+const h2CrowdOf =
+  (count: number, kind: Parameters<Crowded['h2Crowd']>[1]) =>
+  async (place: Crowded): Promise<() => void> =>
+    isUnderWay(place.h2Crowd(count, kind), count);
 
-const streams = (count: number, method: string, path: string) => (session: ClientHttp2Session) => {
-  for (let i = 0; i < count && !session.destroyed && !session.closed; i += 1) {
-    const stream = session.request({ ':method': method, ':path': path }, { endStream: method === 'GET' });
-    stream.on('error', () => undefined);
-    if (method === 'POST') stream.write(Buffer.alloc(256 * 1024));
-  }
+const isUnderWay = async ({ counts, stop }: Crowd, count: number): Promise<() => void> => {
+  await eventually(() => counts().opened >= count);
+  return stop;
 };
 
 const attacks: readonly Attack[] = [
@@ -84,32 +47,20 @@ const attacks: readonly Attack[] = [
     begin: crowdOf(1_000, 'held'),
     slowPlacement: '{ kind: body_field, format: json, field: /token }',
   },
-  {
-    name: '100 HTTP/2 connections with 256 unread answers each',
-    begin: (_t, place) => h2Sessions(place, 100, streams(256, 'GET', '/big')),
-  },
-  {
-    name: '100 HTTP/2 connections with 100 uploads each that wait',
-    begin: (_t, place) => h2Sessions(place, 100, streams(100, 'POST', '/stall')),
-  },
-  {
-    name: 'HTTP/2 streams that are opened and reset, and settings, as fast as they go',
-    begin: (_t, place) =>
-      h2Sessions(place, 4, (session) => {
-        const flood = (): void => {
-          if (session.destroyed || session.closed) return;
-          for (let i = 0; i < 50 && !session.destroyed && !session.closed; i += 1) {
-            const stream = session.request({ ':path': '/' });
-            stream.on('error', () => undefined);
-            stream.close(8);
-            if (!session.destroyed) session.settings({ initialWindowSize: 65_535 + i }, () => undefined);
-          }
-          setImmediate(flood);
-        };
-        flood();
-      }),
-  },
+  { name: '100 HTTP/2 connections with 256 unread answers each', begin: h2CrowdOf(100, 'unread') },
+  { name: '100 HTTP/2 connections with 100 uploads each that wait', begin: h2CrowdOf(100, 'uploads') },
+  { name: 'HTTP/2 streams that are opened and reset, and settings, as fast as they go', begin: h2CrowdOf(4, 'resets') },
 ];
+
+/** How many there are of each, by what they begin with. */
+const kindsOf = (failures: readonly string[]): Map<string, number> => {
+  const kinds = new Map<string, number>();
+  for (const failure of failures) {
+    const kind = failure.split('\r\n', 1)[0] as string;
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  return kinds;
+};
 
 /** ATTACKS chooses some by name. */
 for (const attack of attacks.filter(({ name }) => new RegExp(process.env['ATTACKS'] ?? '').test(name))) {
@@ -122,7 +73,7 @@ for (const attack of attacks.filter(({ name }) => new RegExp(process.env['ATTACK
       const pid = place.proxy.child.pid as number;
       const idle = residentMiB(pid).now;
       const good = startGood(place.port, host, 20);
-      const stop = await attack.begin(t, place);
+      const stop = await attack.begin(place);
       const from = good.sent();
       await eventually(() => good.sent() - from >= 20 * seconds);
       const overloads = await metric(place.admin, 'outrider_proxy_overload_total');
@@ -130,6 +81,7 @@ for (const attack of attacks.filter(({ name }) => new RegExp(process.env['ATTACK
       place.release();
       await good.stop();
       const { peak } = residentMiB(pid);
+      for (const [kind, count] of kindsOf(good.failures)) t.comment(`${count} failed so: ${kind}`);
       t.comment(
         `${idle.toFixed(0)} MiB before, ${peak.toFixed(0)} at most; ${good.failures.length} of ${good.sent()} good requests failed meanwhile; ${overloads} closed or refused`,
       );

@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
 import t from 'tap';
+import { limits } from '../../src/core/limits.ts';
 import { StreamBody } from '../../src/proxy/listener/stream-body.ts';
 
 /** Whoever reads a body takes `done` for its end, and ends the request to the target there: only a whole body may say it (THREATS F-5). */
@@ -35,6 +36,22 @@ t.test('a read that waits when nobody wants the rest any more is refused, and no
   await body.return();
   await t.rejects(waits, { code: 'client_closed' });
   await t.rejects(body.next(), { code: 'client_closed' }, 'and so is whoever reads on');
+});
+
+t.test('however much has come, it is given on in pieces that a connection can hold', async (t) => {
+  const { stream, body } = bodyOf();
+  const sent = Buffer.alloc(3 * limits.bodyPieceBytesMax + 1, 'abc');
+  // As HTTP/2 delivers it: frame by frame, past every mark, until the window is full.
+  for (let at = 0; at < sent.length; at += 16 * 1024) stream.push(sent.subarray(at, at + 16 * 1024));
+  stream.push(null);
+  const pieces: Uint8Array[] = [];
+  for await (const piece of body.chunks) pieces.push(piece);
+  t.ok(
+    pieces.every(({ length }) => length <= limits.bodyPieceBytesMax),
+    `pieces of ${pieces.map(({ length }) => length).join(', ')} bytes`,
+  );
+  t.ok(Buffer.concat(pieces).equals(sent));
+  t.equal(body.bytes(), sent.length);
 });
 
 t.test('after its end, letting go of a body changes nothing', async (t) => {

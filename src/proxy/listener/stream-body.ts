@@ -5,6 +5,7 @@
 import type { Readable } from 'node:stream';
 import { Fault } from '../../core/fault.ts';
 import type { HeaderList } from '../../core/headers.ts';
+import { limits } from '../../core/limits.ts';
 import type { BodySource } from '../exchange.ts';
 
 interface Waiter {
@@ -108,7 +109,9 @@ export class StreamBody implements BodySource, AsyncIterator<Uint8Array> {
 
   #take(): IteratorResult<Uint8Array> | undefined {
     if (this.#failure) return undefined;
-    const chunk = this.#source.stream.read() as Buffer | null;
+    const { stream } = this.#source;
+    // All that has come would be a whole window of HTTP/2, in one piece.
+    const chunk = stream.read(Math.min(stream.readableLength, limits.bodyPieceBytesMax) || undefined) as Buffer | null;
     if (chunk !== null) {
       this.#bytes += chunk.length;
       return { done: false, value: chunk };

@@ -1,10 +1,9 @@
 /** A proxy of the bundle with its broker and collector, each a process, between two targets: one for good programs, one for slow ones. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { type RequestListener, createServer, type Server } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { RequestListener } from 'node:http';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
 import { buildBundle } from '../../../scripts/build.ts';
 import { fromBundle, type RoleProcess, startRole } from '../../support/processes.ts';
@@ -18,10 +17,12 @@ export interface Crowded {
   readonly proxy: RoleProcess;
   readonly port: number;
   readonly admin: { readonly port: number };
-  /** The slow target gives up. Until then a program that is gone is not noticed whose body nobody reads. */
+  /** The slow target ends. Until then a program that has left is not noticed whose body nobody reads. */
   readonly release: () => void;
   /** Starts a crowd; what it says last, and how it ends. */
   readonly crowd: (count: number, kinds: readonly string[], retryMs?: number) => Crowd;
+  /** The same of HTTP/2 connections with many streams each. */
+  readonly h2Crowd: (count: number, kind: 'unread' | 'uploads' | 'resets') => Crowd;
 }
 
 export interface Crowd {
@@ -35,39 +36,34 @@ export interface PlaceOptions {
   readonly good?: RequestListener;
 }
 
-/** What slow programs ask: an endless answer, a body that is read, one that is not. */
-export const slowTarget: RequestListener = (request, response) => {
-  request.on('error', () => undefined);
-  response.on('error', () => undefined);
-  if (request.url === '/stall') return;
-  if (request.url === '/big') {
-    const block = Buffer.alloc(64 * 1024);
-    const more = (): void => {
-      while (!response.destroyed && response.write(block));
-      if (!response.destroyed) response.once('drain', more);
-    };
-    return more();
-  }
-  request.resume();
-  request.once('end', () => response.end('ok'));
+interface Running {
+  readonly child: ChildProcess;
+  readonly onLine: (heard: (line: string) => void) => void;
+}
+
+/** A program of this folder, given `input` on stdin. */
+const run = (t: Test, name: string, args: readonly string[], input = ''): Running => {
+  const child = spawn(process.execPath, [join(import.meta.dirname, name), ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
+  child.stdin.end(input);
+  t.teardown(() => child.kill('SIGKILL'));
+  const lines = createInterface({ input: child.stdout });
+  return { child, onLine: (heard) => void lines.on('line', heard) };
 };
 
-const listening = async (server: Server): Promise<number> => {
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return (server.address() as AddressInfo).port;
+const crowdOf = (t: Test, name: string, args: readonly string[]): Crowd => {
+  const { child, onLine } = run(t, name, args);
+  let counts = { open: 0, opened: 0, closed: 0, refused: 0 };
+  onLine((line) => {
+    counts = JSON.parse(line) as typeof counts;
+  });
+  return { counts: () => counts, stop: () => void child.kill('SIGKILL') };
 };
 
 export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', good }: PlaceOptions = {}): Promise<Crowded> => {
   const stack = await prepareStack(t, good ?? ((_request, response) => response.end('ok')));
-  const ways = { keepAliveTimeout: 60_000 };
-  const slow = [createServer(ways, slowTarget), createTlsServer({ ...ways, ...stack.serverFor(slowHost) }, slowTarget)];
-  const [slowPort, slowTlsPort] = await Promise.all(slow.map((server) => listening(server)));
-  t.teardown(() => {
-    for (const server of slow) {
-      server.close();
-      server.closeAllConnections();
-    }
-  });
+  const { key, cert } = stack.serverFor(slowHost);
+  const slow = run(t, 'slow-target.ts', [], key + cert);
+  const [slowPort, slowTlsPort] = (await new Promise<string>(slow.onLine)).split(' ');
   const { files } = stack;
   mkdirSync(files.dir, { recursive: true });
   const bundle = join(files.dir, 'dist');
@@ -89,7 +85,7 @@ export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', 
   );
   const collector = await startRole(t, 'collector', files.dir, collectorYaml(files, broker.ports['gRPC'] as number), program);
   const yaml = proxyYaml(files, broker.ports['gRPC'] as number, collector.ports['gRPC'] as number, stack.origin);
-  const pin = (port: number, to: number | undefined): string => `    - { host: ${slowHost}, port: ${port}, address: "127.0.0.1:${to}" }\n`;
+  const pin = (port: number, to: string | undefined): string => `    - { host: ${slowHost}, port: ${port}, address: "127.0.0.1:${to}" }\n`;
   const pins = pin(80, slowPort) + pin(443, slowTlsPort);
   const proxy = await startRole(t, 'proxy', files.dir, yaml + pins, program);
   await Promise.all([collector.ready, proxy.ready]);
@@ -100,28 +96,8 @@ export const startPlace = async (t: Test, { slowPlacement = '{ kind: bearer }', 
     proxy,
     port,
     admin: { port: proxy.ports['admin'] as number },
-    release: () => {
-      for (const server of slow) server.closeAllConnections();
-    },
-    crowd: (count, kinds, retryMs = 5_000) => {
-      const child = spawn(
-        process.execPath,
-        [join(import.meta.dirname, 'crowd.ts'), String(port), String(count), kinds.join(','), String(retryMs)],
-        {
-          stdio: ['ignore', 'pipe', 'inherit'],
-        },
-      );
-      let counts = { open: 0, opened: 0, closed: 0, refused: 0 };
-      let rest = '';
-      child.stdout.on('data', (chunk: Buffer) => {
-        const lines = (rest + chunk.toString()).split('\n');
-        rest = lines.pop() as string;
-        const last = lines.at(-1);
-        if (last) counts = JSON.parse(last) as typeof counts;
-      });
-      const stop = (): void => void child.kill('SIGKILL');
-      t.teardown(stop);
-      return { counts: () => counts, stop };
-    },
+    release: () => void slow.child.kill('SIGKILL'),
+    crowd: (count, kinds, retryMs = 5_000) => crowdOf(t, 'crowd.ts', [String(port), String(count), kinds.join(','), String(retryMs)]),
+    h2Crowd: (count, kind) => crowdOf(t, 'h2-crowd.ts', [String(port), String(count), kind, files.bundle]),
   };
 };
