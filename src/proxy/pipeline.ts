@@ -1,7 +1,7 @@
 /**
  * A request's life, in order: route → identity → grant → authorize → hold → inject → (intent) → upstream → event. Only this file knows the
- * order. What was held is granted and authorized once more, for it took its time. One catch answers the program, one finally records what happened. What the target answers 401 is tried once more (retry.ts), from
- * authorize on and with an intent and an outcome of its own.
+ * order. What was held is granted and authorized once more, for it took its time. One catch answers the program, one finally records what
+ * happened. What the target answers 401 is tried once more (retry.ts), from authorize on and with an intent and an outcome of its own.
  */
 import { randomUUID } from 'node:crypto';
 import type { Budget } from '../core/budget.ts';

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import t from 'tap';
-import { authority, bodyOf, host, outboundFor, requestOf, send } from './outbound/targets.ts';
+import { authority, bodyOf, host, outboundFor, requestOf, send, untilStill } from './outbound/targets.ts';
 
 /** node:http2 reads nothing while a request waits to be written, and drops the error of that write: a target that was killed would be waited for until the next ping. */
 t.test('a target that is killed while an upload waits for it is given up soon after', async (t) => {
@@ -22,10 +22,7 @@ t.test('a target that is killed while an upload waits for it is given up soon af
   const outbound = outboundFor(t, Number(port), { patience: { lostLookMs: 20 } });
   const received = send(outbound, requestOf({ scheme: 'https', connection: { protocol: 'h2' }, method: 'POST', body: bodyOf(body()) }));
   await once(child.stdout, 'data');
-  for (let before = -1; before !== produced; ) {
-    before = produced;
-    for (let turns = 0; turns < 200; turns += 1) await new Promise((resolve) => setImmediate(resolve));
-  }
+  await untilStill(() => produced);
   child.kill('SIGKILL');
   t.equal((await received.ended).fault?.code, 'target_closed');
 });

@@ -5,7 +5,7 @@ import { createServer as createRawServer } from 'node:net';
 import t, { type Test } from 'tap';
 import { Fault } from '../../src/core/fault.ts';
 import type { OutboundOptions, OutboundRequest } from '../../src/net/outbound.ts';
-import { bodyOf, faultOf, listen, outboundFor, requestOf, send, until, whole } from './outbound/targets.ts';
+import { bodyOf, faultOf, listen, outboundFor, requestOf, send, until, untilStill, whole } from './outbound/targets.ts';
 
 /** HTTP/2 to targets, against node:http2 in clear text by prior knowledge; TLS is in outbound.test.ts, hostile targets are in outbound-h2-hostile.test.ts. */
 
@@ -297,11 +297,7 @@ t.test('a target that does not read stops the program, and what was sent arrives
   }
   const received = send(outbound, h2({ method: 'PUT', headers: [['Content-Length', String(size)]], body: bodyOf(large()) }));
   const stream = await held;
-  let last = -1;
-  for (let still = 0; still < 200; still = produced === last ? still + 1 : 0) {
-    last = produced;
-    await new Promise((next) => setImmediate(next));
-  }
+  await untilStill(() => produced);
   t.ok(produced < 512 * 1024, `${produced} bytes had been asked of the program`);
   let arrived = 0;
   stream.on('data', (chunk: Buffer) => {

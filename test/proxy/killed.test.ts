@@ -5,6 +5,7 @@ import { createServer as createTlsServer } from 'node:https';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Between, between, files, host, outcomeOf, until } from '../support/between.ts';
+import { untilStill } from '../net/outbound/targets.ts';
 import type { Path, PathOptions } from '../support/path.ts';
 
 /**
@@ -44,10 +45,7 @@ const frozen = async (t: Test, clientPatience: PathOptions['clientPatience']): P
   child.stdin.end(path.bundle);
   t.teardown(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
-  for (let before = -1; before !== produced; ) {
-    before = produced;
-    for (let turns = 0; turns < 200; turns += 1) await new Promise((resolve) => setImmediate(resolve));
-  }
+  await untilStill(() => produced);
   t.equal(clients, 1);
   return { path, origin, child, clients: () => clients };
 };

@@ -154,6 +154,4 @@ export const outcomeOf = async (path: Path, count = 1): Promise<Path['events'][n
   }
 };
 
-export const until = async (holds: () => boolean): Promise<void> => {
-  while (!holds()) await new Promise((resolve) => setImmediate(resolve));
-};
+export { until } from '../net/outbound/targets.ts';

@@ -128,7 +128,9 @@ export const createHttp2 = ({ clock, patience, handlers, connections }: EngineOp
     // is called once and never again.
     session.setTimeout(patience.keepAliveMs);
     session.on('timeout', () => {
-      if (streams.size === 0) endSession(socket, () => session.close());
+      if (streams.size > 0) return;
+      session.setTimeout(0);
+      endSession(socket, () => session.close());
     });
     session.on('stream', (stream, _headers, flags, raw) => {
       streams.add(stream);

@@ -175,3 +175,12 @@ export const faultOf = async (outbound: Outbound, request: OutboundRequest): Pro
 export const until = async (holds: () => boolean): Promise<void> => {
   while (!holds()) await new Promise((resolve) => setImmediate(resolve));
 };
+
+/** Until a number has not changed for 200 turns of the loop: what is written into a connection that nobody reads, once every buffer is full. */
+export const untilStill = async (number: () => number): Promise<void> => {
+  let last = -1;
+  for (let still = 0; still < 200; still = number() === last ? still + 1 : 0) {
+    last = number();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+};
